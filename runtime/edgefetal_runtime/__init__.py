@@ -1,0 +1,1 @@
+"""What runs in the clinic: sources, preprocessing, inference, selection, biometry and the exam record. Never torch."""

@@ -1,0 +1,60 @@
+"""Folders and files that appear on disk whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from edgefetal_devices.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse to write over something.
+
+    Raises:
+        OutputError: the path exists.
+    """
+    if path.exists():
+        message = f"{path} exists; name another, or remove it first."
+        raise OutputError(message)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files under a hidden name, then give the folder its own, so that a kill leaves a whole folder or none.
+
+    Raises:
+        OutputError: the folder exists or cannot be written.
+    """
+    refuse_existing(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        partial.rename(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        message = f"{folder} cannot be written ({error.strerror}); check space and permissions."
+        raise OutputError(message) from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file under another name, then give it its own, so that a reader finds the old one or the new one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        message = f"{path} cannot be written ({error.strerror}); check the folder, space and permissions."
+        raise OutputError(message) from error

@@ -1,0 +1,1 @@
+"""An examination from its first frame to its record on disk."""

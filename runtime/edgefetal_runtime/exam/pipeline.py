@@ -1,0 +1,271 @@
+"""The order of the stages: frame, network, outline, selection, measurement, record. Nothing else knows it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from edgefetal_runtime.biometry.head import HeadOutline, outline_head
+from edgefetal_runtime.biometry.measurement import Abstained, Measured
+from edgefetal_runtime.exam.overlay import draw_overlay
+from edgefetal_runtime.exam.record import (
+    SCHEMA_VERSION,
+    BundleRecord,
+    Exam,
+    FrameRecord,
+    MeasurementRecord,
+    ScaleRecord,
+    SweepRecord,
+    Timings,
+)
+from edgefetal_runtime.sweep.selection import Sized, SweepSelector, middle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgefetal_runtime.frame import Frame
+    from edgefetal_runtime.infer.bundle import Bundle, Manifest
+    from edgefetal_runtime.infer.network import Network, NetworkOutput
+    from edgefetal_runtime.infer.preprocess import Letterbox
+    from edgefetal_runtime.scale import Scale
+    from edgefetal_runtime.sources.source import Source
+
+HEAD = "head"
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What was found in one frame.
+
+    Args:
+        frame: the frame.
+        outline: the head's outline, or why there is none.
+    """
+
+    frame: Frame
+    outline: HeadOutline | Abstained
+
+    def size(self) -> float:
+        """Extent of the outline for the selection, in mm or px; 0 where there is none."""
+        return self.outline.ellipse.circumference() if isinstance(self.outline, HeadOutline) else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class ExamResult:
+    """The record and its pictures.
+
+    Args:
+        exam: the record.
+        overlays: picture by file name, each (H, W, 3) uint8 BGR.
+    """
+
+    exam: Exam
+    overlays: dict[str, npt.NDArray[np.uint8]]
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each stage."""
+
+    started_s: float = field(default_factory=time.perf_counter)
+    first_result_s: float | None = None
+    frames: int = 0
+    stages_s: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("read", "prepare", "infer", "measure"), 0.0)
+    )
+
+    def add(self, stage: str, since_s: float) -> float:
+        """Add the time since `since_s` to a stage; return the time now."""
+        now_s = time.perf_counter()
+        self.stages_s[stage] += now_s - since_s
+        return now_s
+
+    def timings(self) -> Timings:
+        """Return the totals and the means a frame."""
+        total_s = time.perf_counter() - self.started_s
+        means_ms = {f"{stage}_ms": 1e3 * spent_s / max(1, self.frames) for stage, spent_s in self.stages_s.items()}
+        return Timings(total_s=total_s, first_result_s=self.first_result_s or total_s, **means_ms)
+
+
+def find_head(
+    manifest: Manifest, output: NetworkOutput, box: Letterbox, scale: Scale | None
+) -> HeadOutline | Abstained:
+    """Find the head in the network's answer, if the network takes the frame for a head plane.
+
+    Args:
+        manifest: the bundle's manifest.
+        output: the network's answer for one frame.
+        box: placement of the frame in the network input.
+        scale: pixel size of the frame, or None.
+    """
+    probability = output.plane_probability.get(HEAD, 1.0)
+    if probability < manifest.thresholds.plane_probability:
+        return Abstained(f"not taken for a head plane (probability {probability:.2f}); find the head")
+    outline = outline_head(output.mask_logits[manifest.heads.mask.index(HEAD)], box, scale)
+    if isinstance(outline, HeadOutline) and outline.agreement < manifest.thresholds.agreement:
+        return Abstained(
+            f"the outline is not sure enough (agreement {outline.agreement:.2f}, "
+            f"{manifest.thresholds.agreement:.2f} is needed); find a clearer plane"
+        )
+    return outline
+
+
+def _findings(network: Network, frames: Iterable[Frame], watch: Stopwatch) -> Iterator[Finding]:
+    """Analyse frames one by one, timing each stage."""
+    since_s = time.perf_counter()
+    for frame in frames:
+        since_s = watch.add("read", since_s)
+        image, box = network.prepare(frame.pixels)
+        since_s = watch.add("prepare", since_s)
+        output = network.infer(image)
+        since_s = watch.add("infer", since_s)
+        finding = Finding(frame, find_head(network.manifest, output, box, frame.scale))
+        watch.frames += 1
+        if watch.first_result_s is None:
+            watch.first_result_s = time.perf_counter() - watch.started_s
+        yield finding
+        since_s = watch.add("measure", since_s)
+
+
+def examine(
+    source: Source,
+    source_name: str,
+    bundle: Bundle,
+    network: Network,
+    on_frame: Callable[[], None] = lambda: None,
+) -> ExamResult:
+    """Run a whole source through the network and measure every sweep.
+
+    Args:
+        source: the frames.
+        source_name: how the user named it.
+        bundle: the bundle that the network is of.
+        network: the network, loaded.
+        on_frame: called after every frame.
+
+    Raises:
+        SourceError: a frame cannot be read.
+    """
+    watch = Stopwatch()
+    measurements: list[MeasurementRecord] = []
+    sweeps: list[SweepRecord] = []
+    overlays: dict[str, npt.NDArray[np.uint8]] = {}
+    findings = _findings(network, source.frames(), watch)
+    for number, (name, of_sweep) in enumerate(itertools.groupby(findings, key=lambda f: f.frame.sweep), start=1):
+        result = _measure_sweep(name, of_sweep, on_frame)
+        measurements += result.measurements
+        overlay_name = None
+        if result.overlay is not None:
+            overlay_name = f"overlay-{number:03d}.png"
+            overlays[overlay_name] = result.overlay
+        sweeps.append(result.sweep.model_copy(update={"overlay": overlay_name}))
+    exam = Exam(
+        schema_version=SCHEMA_VERSION,
+        edgefetal=metadata.version("edgefetal"),
+        created_utc=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        bundle=BundleRecord(name=bundle.manifest.name, sha256=bundle.sha256, backend=network.backend.name),
+        source=source_name,
+        source_kind=source.kind,
+        frames_announced=source.frame_count,
+        measurements=tuple(measurements),
+        sweeps=tuple(sweeps),
+        timings=watch.timings(),
+    )
+    return ExamResult(exam, overlays)
+
+
+@dataclass(frozen=True, eq=False)
+class _SweepResult:
+    sweep: SweepRecord
+    measurements: tuple[MeasurementRecord, ...]
+    overlay: npt.NDArray[np.uint8] | None
+
+
+def _measure_sweep(name: str, findings: Iterator[Finding], on_frame: Callable[[], None]) -> _SweepResult:
+    """Choose the frames of one sweep and measure the middle one."""
+    selector: SweepSelector[Finding] = SweepSelector()
+    seen = with_head = 0
+    last: Finding | None = None
+    for last in findings:
+        size = last.size()
+        selector.push(Sized(seen, size, last))
+        seen += 1
+        with_head += size > 0
+        on_frame()
+    chosen = selector.finish()
+    best = middle(chosen)
+    scale = last.frame.scale if last else None
+    record = SweepRecord(
+        name=name,
+        frames_seen=seen,
+        frames_with_head=with_head,
+        scale=None
+        if scale is None
+        else ScaleRecord(
+            x_mm_per_px=scale.x_mm_per_px,
+            y_mm_per_px=scale.y_mm_per_px,
+            origin=scale.origin,
+            relative_uncertainty=scale.relative_uncertainty,
+        ),
+        contour_px=None,
+        overlay=None,
+    )
+    if best is None or not isinstance(best.item.outline, HeadOutline):
+        reason = _why_nothing(last, seen, with_head)
+        return _SweepResult(record, tuple(_record(name, m, Abstained(reason), unit, ()) for m, unit in _MEASURES), None)
+    outline = best.item.outline
+    frames = [best.item.frame, *(kept.item.frame for kept in chosen if kept is not best)]
+    used = tuple(FrameRecord(index=f.index, timestamp_s=f.timestamp_s) for f in frames)
+    hc, index = outline.circumference(), outline.cephalic_index()
+    overlay = draw_overlay(best.item.frame.pixels, outline.contour_px, _caption(best.item.frame, hc, index))
+    contour = tuple((round(float(x), 2), round(float(y), 2)) for x, y in outline.contour_px)
+    return _SweepResult(
+        record.model_copy(update={"contour_px": contour}),
+        (_record(name, "HC", hc, "mm", used), _record(name, "cephalic_index", index, "1", used)),
+        overlay,
+    )
+
+
+_MEASURES = (("HC", "mm"), ("cephalic_index", "1"))
+
+
+def _why_nothing(last: Finding | None, seen: int, with_head: int) -> str:
+    """Say why no frame of a sweep was measured."""
+    if seen == 1 and last is not None and isinstance(last.outline, Abstained):
+        return last.outline.reason
+    if with_head:
+        return f"a head was outlined in {with_head} of {seen} frames, never for long enough; hold the probe still on it"
+    return f"no head plane in {seen} frames; sweep across the head"
+
+
+def _record(
+    sweep: str, name: str, result: Measured | Abstained, unit: str, frames: tuple[FrameRecord, ...]
+) -> MeasurementRecord:
+    return MeasurementRecord(
+        sweep=sweep,
+        name=name,
+        value=result.value if isinstance(result, Measured) else None,
+        unit=unit,
+        interval=None,
+        frames=frames,
+        abstained=result.reason if isinstance(result, Abstained) else None,
+    )
+
+
+def _caption(frame: Frame, hc: Measured | Abstained, index: Measured) -> tuple[str, ...]:
+    """Text for the overlay: the values, then where they come from."""
+    value = f"HC {hc.value:.1f} mm" if isinstance(hc, Measured) else f"HC not given: {hc.reason}"
+    scale = (
+        f"{frame.scale.x_mm_per_px:.4f} x {frame.scale.y_mm_per_px:.4f} mm/px" if frame.scale else "pixel size unknown"
+    )
+    return (
+        f"{value}   cephalic index {index.value:.2f}",
+        f"frame {frame.index} at {frame.timestamp_s:.2f} s, {scale}. Not a medical device.",
+    )

@@ -1,0 +1,31 @@
+"""The value that flows through the clinic's path: one picture of a sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgefetal_runtime.scale import Scale
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture from a source.
+
+    Args:
+        pixels: grey picture, shape (H, W), uint8.
+        sweep: name of the sweep that it belongs to; frames of one sweep show one anatomy and may be fused.
+        index: position in the sweep, from 0.
+        timestamp_s: time in the source, seconds from the start of the sweep.
+        scale: pixel size, or None where it is unknown (then nothing in mm may be said).
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    sweep: str
+    index: int
+    timestamp_s: float
+    scale: Scale | None

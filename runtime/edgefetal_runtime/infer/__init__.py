@@ -1,0 +1,1 @@
+"""From a frame to the network's outputs: preprocessing, bundles, back ends."""

@@ -1,0 +1,250 @@
+"""The bundle: a folder that describes itself and proves that it is whole.
+
+manifest.json    what this module reads; the hash of every other file
+model.onnx       the graph that ships
+reference.onnx   the same network in float
+golden.npz       frames in, tensors and outputs out
+evidence.json    how the shipped graph compares with the float one, case by case
+split.json       which subjects it was trained on, so that nobody evaluates on them by mistake
+MODEL_CARD.md    the same for people
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgefetal_devices.errors import BundleError
+from edgefetal_runtime.infer.preprocess import PreprocessSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+MANIFEST, MODEL, REFERENCE, GOLDEN = "manifest.json", "model.onnx", "reference.onnx", "golden.npz"
+EVIDENCE, SPLIT, MODEL_CARD = "evidence.json", "split.json", "MODEL_CARD.md"
+REQUIRED = (MODEL, REFERENCE, GOLDEN, EVIDENCE, SPLIT, MODEL_CARD)
+
+# A manifest is a few kilobytes; a file much larger than that is not one, and is not parsed.
+_MAX_MANIFEST_BYTES = 1_000_000
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Heads(_Part):
+    """The heads of the output contract that the network has.
+
+    Args:
+        mask: structures of the `mask` logits, in channel order.
+        plane: classes of the `plane` logits, in order; empty where the network has no such head.
+    """
+
+    mask: tuple[str, ...]
+    plane: tuple[str, ...]
+
+
+class Thresholds(_Part):
+    """Decisions that the runtime takes from the bundle, fitted on its validation subjects.
+
+    Args:
+        plane_probability: least probability at which a frame counts as showing a plane.
+        agreement: least soft Dice between the network's probabilities and the ellipse fitted to them.
+    """
+
+    plane_probability: float
+    agreement: float
+
+
+class LayerGroup(_Part):
+    """What a group of layers computes in, and why.
+
+    Args:
+        layers: operators or node names of the group.
+        precision: `int8` or `float32`.
+        reason: why.
+    """
+
+    layers: tuple[str, ...]
+    precision: str
+    reason: str
+
+
+class Calibration(_Part):
+    """Where the INT8 ranges came from.
+
+    Args:
+        dataset: kind of the dataset.
+        part: part of the split that the frames were drawn from.
+        method: how ranges were taken from the activations.
+        frames: names of the frames.
+        sha256: hash over the frames' content hashes, in order.
+    """
+
+    dataset: str
+    part: str
+    method: str
+    frames: tuple[str, ...]
+    sha256: str
+
+
+class Training(_Part):
+    """What the network was trained on.
+
+    Args:
+        recipe: name of the recipe.
+        dataset: kind of the dataset.
+        licence: licence of the data.
+        attribution: the sentence that the licence asks for.
+        subjects: number of subjects in each part of the split.
+        parameters: number of trained numbers.
+    """
+
+    recipe: str
+    dataset: str
+    licence: str
+    attribution: str
+    subjects: dict[str, int]
+    parameters: int
+
+
+class Manifest(_Part):
+    """`manifest.json`.
+
+    Args:
+        schema_version: version of this layout.
+        name: the bundle's name.
+        version: version of edgefetal that built it.
+        device: profile that it was built for.
+        heads: heads of the network.
+        preprocess: the one preprocessing.
+        thresholds: decisions.
+        layers: precision of each group of layers.
+        calibration: provenance of the INT8 ranges.
+        training: provenance of the weights.
+        budget_passed: whether the shipped graph stayed within its accuracy budget against the float one; a bundle
+            that did not is for looking at, and does not run in the clinic.
+        tools: versions of the tools that made it.
+        files: SHA-256 of every other file.
+    """
+
+    schema_version: int
+    name: str
+    version: str
+    device: str
+    heads: Heads
+    preprocess: PreprocessSpec
+    thresholds: Thresholds
+    layers: tuple[LayerGroup, ...]
+    calibration: Calibration
+    training: Training
+    budget_passed: bool
+    tools: dict[str, str]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    Args:
+        path: its folder.
+        manifest: its manifest.
+        sha256: hash of `manifest.json`, which covers every file through the hashes in it.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    def read(self, name: str) -> bytes:
+        """Read a file and check it again, so that what is used is what was verified.
+
+        Raises:
+            BundleError: the file is missing, a link, or not what the manifest says.
+        """
+        return _read_verified(self.path, name, self.manifest.files[name])
+
+
+def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
+    path = folder / name
+    if path.is_symlink() or not path.is_file():
+        message = f"{folder}: {name} is missing or is a link; copy the bundle again or build it anew."
+        raise BundleError(message)
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        message = f"{folder}: {name} is not the file that was built (its hash differs); copy the bundle again."
+        raise BundleError(message)
+    return content
+
+
+def _parse_manifest(folder: Path, content: bytes) -> Manifest:
+    """Read a manifest, naming a newer layout as such before its unknown fields are complained about."""
+    try:
+        fields = json.loads(content)
+        version = fields["schema_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        message = f"{folder / MANIFEST} is not a manifest; copy the bundle again or build it anew."
+        raise BundleError(message) from error
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        message = (
+            f"{folder} has manifest schema {version} and this edgefetal reads up to {SCHEMA_VERSION}; "
+            "upgrade edgefetal, or build the bundle with this version."
+        )
+        raise BundleError(message)
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = f"{folder / MANIFEST} is not valid at {where!r} ({first['msg']}); build the bundle anew."
+        raise BundleError(message) from error
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle's manifest and verify that every file is there, unaltered, and that there are no others.
+
+    Raises:
+        BundleError: the folder is not a bundle, is newer than this program, or any file is missing, extra, a link or
+            altered.
+    """
+    path = folder / MANIFEST
+    if not path.is_file() or path.is_symlink():
+        message = (
+            f"{folder} is not a bundle (it has no {MANIFEST}); give a folder made by `edgefetal build`, or `starter`."
+        )
+        raise BundleError(message)
+    if path.stat().st_size > _MAX_MANIFEST_BYTES:
+        message = f"{path} is too large to be a manifest; build the bundle anew."
+        raise BundleError(message)
+    content = path.read_bytes()
+    manifest = _parse_manifest(folder, content)
+    lacking = sorted(set(REQUIRED) - set(manifest.files))
+    if lacking:
+        message = f"{path} does not list {', '.join(lacking)}; build the bundle anew."
+        raise BundleError(message)
+    extra = sorted({file.name for file in folder.iterdir()} - set(manifest.files) - {MANIFEST})
+    if extra:
+        message = f"{folder} holds files that its manifest does not list ({', '.join(extra)}); remove them."
+        raise BundleError(message)
+    for name, sha256 in manifest.files.items():
+        _read_verified(folder, name, sha256)
+    return Bundle(folder, manifest, hashlib.sha256(content).hexdigest())
+
+
+def require_fit_for_clinic(bundle: Bundle) -> None:
+    """Refuse a bundle whose shipped graph strayed too far from its float one.
+
+    Raises:
+        BundleError: it did not pass its accuracy budget.
+    """
+    if not bundle.manifest.budget_passed:
+        message = (
+            f"{bundle.path} did not pass its accuracy budget (see {EVIDENCE} in it); train further and build it anew."
+        )
+        raise BundleError(message)

@@ -1,0 +1,116 @@
+"""Golden frames: proof that this machine prepares and runs frames as the machine did that built the bundle.
+
+The archive holds, for each frame, its pixels, the SHA-256 of the prepared tensor, and the answers of the shipped graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgefetal_devices.errors import CheckFailedError
+from edgefetal_runtime.infer.bundle import GOLDEN
+from edgefetal_runtime.infer.preprocess import preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from edgefetal_runtime.infer.backends import Backend
+    from edgefetal_runtime.infer.bundle import Bundle
+    from edgefetal_runtime.infer.network import Network
+    from edgefetal_runtime.infer.preprocess import PreprocessSpec
+
+# INT8 kernels of other processors round otherwise; more disagreement than this means that something is broken, such as
+# the saturating 8-bit products of x86 without VNNI.
+MAX_MASK_DISAGREEMENT = 0.002
+MAX_PLANE_DIFFERENCE = 0.5
+
+
+@dataclass(frozen=True)
+class GoldenReport:
+    """How this machine's answers compare with the builder's.
+
+    Args:
+        frames: number of golden frames.
+        mask_disagreement: largest share of mask pixels that fall on the other side of the decision.
+        plane_difference: largest difference of a plane logit.
+    """
+
+    frames: int
+    mask_disagreement: float
+    plane_difference: float
+
+
+def _digest(tensor: npt.NDArray[np.float32]) -> str:
+    return hashlib.sha256(tensor.astype("<f4").tobytes()).hexdigest()
+
+
+def make_golden(frames: Sequence[npt.NDArray[np.uint8]], spec: PreprocessSpec, backend: Backend) -> bytes:
+    """Write the archive for frames, each (H, W) uint8, with the answers of a back end."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {"count": np.array(len(frames))}
+    for number, frame in enumerate(frames):
+        tensor, _ = preprocess(frame, spec)
+        arrays[f"frame_{number}"] = frame
+        arrays[f"tensor_sha256_{number}"] = np.array(_digest(tensor))
+        for name, value in backend.run(tensor).items():
+            arrays[f"{name}_{number}"] = value.astype(np.float16)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _prepared(
+    bundle: Bundle,
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float16], npt.NDArray[np.float16]]]:
+    """Yield each golden frame's tensor with the expected mask and plane logits.
+
+    Raises:
+        CheckFailedError: a tensor differs from the builder's.
+    """
+    with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as archive:
+        for number in range(int(archive["count"])):
+            tensor, _ = preprocess(archive[f"frame_{number}"], bundle.manifest.preprocess)
+            if _digest(tensor) != str(archive[f"tensor_sha256_{number}"]):
+                message = (
+                    f"Golden frame {number} is not prepared here as it was when the bundle was built; "
+                    "install the OpenCV and NumPy versions that its manifest names."
+                )
+                raise CheckFailedError(message)
+            yield tensor, archive[f"mask_{number}"], archive[f"plane_{number}"]
+
+
+def check_preprocessing(bundle: Bundle) -> int:
+    """Prepare the golden frames and compare bit for bit; return how many there are.
+
+    Raises:
+        CheckFailedError: a tensor differs.
+    """
+    return sum(1 for _ in _prepared(bundle))
+
+
+def check_network(bundle: Bundle, network: Network) -> GoldenReport:
+    """Run the golden frames and compare with the builder's answers.
+
+    Raises:
+        CheckFailedError: a tensor differs, or an answer differs by more than rounding.
+    """
+    disagreement = difference = 0.0
+    count = 0
+    for tensor, mask, plane in _prepared(bundle):
+        outputs = network.backend.run(tensor)
+        disagreement = max(disagreement, float(((outputs["mask"] > 0) != (mask > 0)).mean()))
+        difference = max(difference, float(np.abs(outputs["plane"] - plane).max()))
+        count += 1
+    if not (disagreement <= MAX_MASK_DISAGREEMENT and difference <= MAX_PLANE_DIFFERENCE):
+        message = (
+            f"The network answers otherwise here than where the bundle was built ({disagreement:.2%} of the mask, "
+            f"{difference:.2f} of a plane logit); build the bundle for this device."
+        )
+        raise CheckFailedError(message)
+    return GoldenReport(count, disagreement, difference)

@@ -1,0 +1,74 @@
+"""A bundle's network, ready for frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgefetal_runtime.infer.backends import Backend, open_backend
+from edgefetal_runtime.infer.bundle import MODEL, Bundle, Manifest
+from edgefetal_runtime.infer.preprocess import Letterbox, preprocess
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkOutput:
+    """What the network says of one frame.
+
+    Args:
+        mask_logits: shape (structures, h, w), float32.
+        plane_probability: probability of each plane class; empty where the network has no such head.
+    """
+
+    mask_logits: npt.NDArray[np.float32]
+    plane_probability: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph with what its inputs and outputs mean.
+
+    Args:
+        manifest: the bundle's manifest.
+        backend: the graph, loaded.
+    """
+
+    manifest: Manifest
+    backend: Backend
+
+    def prepare(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], Letterbox]:
+        """Preprocess a frame, shape (H, W), as the bundle says."""
+        return preprocess(pixels, self.manifest.preprocess)
+
+    def infer(self, image: npt.NDArray[np.float32]) -> NetworkOutput:
+        """Run a prepared frame, shape (1, 1, h, w)."""
+        outputs = self.backend.run(image)
+        planes = self.manifest.heads.plane
+        probability = _softmax(outputs["plane"][0].astype(np.float64)) if planes else np.empty(0)
+        return NetworkOutput(outputs["mask"][0], dict(zip(planes, probability.tolist(), strict=True)))
+
+
+def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers = np.exp(logits - logits.max())
+    shares: npt.NDArray[np.float64] = powers / powers.sum()
+    return shares
+
+
+def load_network(bundle: Bundle, *, backend: str = "auto", file: str = MODEL, threads: int | None = None) -> Network:
+    """Load a bundle's graph.
+
+    Args:
+        bundle: a verified bundle.
+        backend: name of the back end, or `auto`.
+        file: which graph, `model.onnx` or `reference.onnx`.
+        threads: CPU threads, or None for the back end's own choice.
+
+    Raises:
+        BundleError: the graph was altered or is not accepted.
+        EnvironmentLacksError: no back end can run here.
+    """
+    return Network(bundle.manifest, open_backend(backend, bundle.read(file), threads))

@@ -1,0 +1,50 @@
+"""The onnxruntime back end: runs everywhere, on the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import onnxruntime
+
+from edgefetal_devices.errors import BundleError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_ERRORS_ONLY = 3
+
+
+class _Graph:
+    """A graph loaded into an onnxruntime session."""
+
+    name = "onnxruntime"
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def run(self, image: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        """Run one input, shape (1, 1, H, W); return the outputs by name."""
+        values = self._session.run(self._outputs, {self._input: image})
+        return dict(zip(self._outputs, cast("list[npt.NDArray[np.float32]]", values), strict=True))
+
+
+def open_graph(model: bytes, threads: int | None) -> _Graph:
+    """Load a graph from verified bytes; files beside it are never read.
+
+    Raises:
+        BundleError: onnxruntime does not accept the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    # onnxruntime's exception classes derive from Exception alone and differ between versions.
+    except Exception as error:
+        message = f"onnxruntime does not accept the bundle's graph ({error}); build the bundle anew."
+        raise BundleError(message) from error
+    return _Graph(session)

@@ -1,0 +1,62 @@
+"""Millimetres per pixel, and where that figure came from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgefetal_devices.errors import ScaleError
+
+# HC18's pictures have 0.05 to 0.4 mm per pixel. Outside these wider bounds the figure is almost surely in centimetres
+# or in micrometres, and a measurement would be tenfold wrong.
+MIN_MM_PER_PX = 0.005
+MAX_MM_PER_PX = 3.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Physical size of a frame's pixels.
+
+    Args:
+        x_mm_per_px: width of a pixel in mm.
+        y_mm_per_px: height of a pixel in mm.
+        origin: where the figure came from, in words for the exam record.
+        relative_uncertainty: one standard deviation of the scale, relative (0.01 = 1 %); None where nobody stated one.
+
+    Raises:
+        ScaleError: a pixel size is not finite, not positive, or outside `MIN_MM_PER_PX` to `MAX_MM_PER_PX`.
+    """
+
+    x_mm_per_px: float
+    y_mm_per_px: float
+    origin: str
+    relative_uncertainty: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a pixel size that cannot be one."""
+        for axis, value in (("x", self.x_mm_per_px), ("y", self.y_mm_per_px)):
+            if not math.isfinite(value) or value <= 0:
+                message = f"Pixel size in {axis} is {value} ({self.origin}); give a positive number of mm per pixel."
+                raise ScaleError(message)
+            if not MIN_MM_PER_PX <= value <= MAX_MM_PER_PX:
+                message = (
+                    f"Pixel size in {axis} is {value:g} mm ({self.origin}), outside {MIN_MM_PER_PX:g} to "
+                    f"{MAX_MM_PER_PX:g} mm; check that it is in mm per pixel and not in cm or micrometres."
+                )
+                raise ScaleError(message)
+
+
+def parse_mm_per_px(text: str) -> Scale:
+    """Read `X` or `X,Y` in mm per pixel as typed on the command line.
+
+    Raises:
+        ScaleError: the text is not one or two numbers, or a number cannot be a pixel size.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2):
+        message = f"--mm-per-px is {text!r}; give one number, or two as X,Y, such as 0.12 or 0.12,0.13."
+        raise ScaleError(message)
+    return Scale(values[0], values[-1], origin="command line")

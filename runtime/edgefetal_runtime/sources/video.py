@@ -1,0 +1,84 @@
+"""Video files: one sweep, every frame in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from edgefetal_devices.errors import SourceError
+from edgefetal_runtime.frame import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgefetal_runtime.scale import Scale
+
+VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm")
+_DEFAULT_FRAMES_PER_S = 30.0
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """A video file.
+
+    Args:
+        path: the file.
+        scale: pixel size of its frames, or None.
+    """
+
+    path: Path
+    scale: Scale | None
+    kind: str = "video"
+
+    def _open(self) -> cv2.VideoCapture:
+        if self.path.stat().st_size == 0:
+            message = f"{self.path} is empty (0 bytes); copy the video again."
+            raise SourceError(message)
+        # The absolute path keeps OpenCV from reading a name with a % as a pattern of picture files or as an address.
+        capture = cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            message = f"{self.path} is not a video that can be read; export it as AVI or MP4."
+            raise SourceError(message)
+        return capture
+
+    @property
+    def frame_count(self) -> int | None:
+        """Return how many frames the file announces, or None where it does not say."""
+        capture = self._open()
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+        return count if count > 0 else None
+
+    def frames(self) -> Iterator[Frame]:
+        """Decode the frames one by one.
+
+        Raises:
+            SourceError: the file cannot be opened, holds no frame, or changes its picture size.
+        """
+        capture = self._open()
+        try:
+            frames_per_s = capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FRAMES_PER_S
+            shape: tuple[int, ...] | None = None
+            index = 0
+            while True:
+                read, picture = capture.read()
+                if not read:
+                    break
+                if shape not in (None, picture.shape):
+                    message = (
+                        f"{self.path} changes its picture size at frame {index}; its scale would be void. Split it."
+                    )
+                    raise SourceError(message)
+                shape = picture.shape
+                grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
+                yield Frame(grey, sweep=self.path.name, index=index, timestamp_s=index / frames_per_s, scale=self.scale)
+                index += 1
+            if shape is None:
+                message = f"{self.path} holds no frame; record or copy the video again."
+                raise SourceError(message)
+        finally:
+            capture.release()

@@ -1,0 +1,1 @@
+"""Choosing which frames of a sweep are measured."""
