@@ -1,0 +1,186 @@
+"""Accuracy of a network on labelled heads, case by case, through the clinic's own path."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from edgefetal_runtime.biometry.head import HeadOutline
+from edgefetal_runtime.biometry.measurement import Measured
+from edgefetal_runtime.exam.pipeline import HEAD, find_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from edgefetal_calibration.datasets.hc18 import HeadCase
+    from edgefetal_runtime.biometry.ellipse import Ellipse
+    from edgefetal_runtime.infer.network import Network
+    from edgefetal_runtime.infer.preprocess import Letterbox
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One picture's outcome.
+
+    Args:
+        name: file name.
+        subject: whose picture it is.
+        hc_true_mm: reference head circumference.
+        hc_mm: measured head circumference, or None.
+        abstained: why there is none, or None.
+        plane_probability: the network's probability that this is a head plane.
+        agreement: soft Dice between the network's probabilities and the fitted ellipse, or None where none fits.
+        dice: overlap of the network's mask with the annotated ellipse, 0 to 1.
+        seconds: preparing, running and measuring; reading the file is not in it.
+    """
+
+    name: str
+    subject: str
+    hc_true_mm: float
+    hc_mm: float | None
+    abstained: str | None
+    plane_probability: float
+    agreement: float | None
+    dice: float
+    seconds: float
+
+
+def mask_in_frame(
+    mask_logits: npt.NDArray[np.float32], box: Letterbox, shape: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Bring a mask from the network's grid, shape (h, w), to the frame's, shape (H, W)."""
+    to_network = np.array(
+        [[1 / box.x.step, 0, -box.x.offset / box.x.step], [0, 1 / box.y.step, -box.y.offset / box.y.step]]
+    )
+    resampled = cv2.warpAffine(
+        mask_logits,
+        to_network,
+        (shape[1], shape[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return resampled > 0
+
+
+def ellipse_mask(ellipse: Ellipse, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Mark the pixels of a grid of shape (H, W) whose centres lie inside an ellipse."""
+    cos, sin = np.cos(ellipse.angle_rad), np.sin(ellipse.angle_rad)
+    dx = np.arange(shape[1])[None, :] - ellipse.center_x
+    dy = np.arange(shape[0])[:, None] - ellipse.center_y
+    along = (dx * cos + dy * sin) / ellipse.semi_major
+    across = (dy * cos - dx * sin) / ellipse.semi_minor
+    inside: npt.NDArray[np.bool_] = along**2 + across**2 < 1
+    return inside
+
+
+def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    """Dice coefficient of two masks; 1 where both are empty."""
+    total = int(a.sum()) + int(b.sum())
+    return 1.0 if total == 0 else 2.0 * int((a & b).sum()) / total
+
+
+def _run_case(
+    network: Network, case: HeadCase, pixels: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_]
+) -> CaseResult:
+    started_s = time.perf_counter()
+    image, box = network.prepare(pixels)
+    output = network.infer(image)
+    outline = find_head(network.manifest, output, box, case.scale)
+    hc = outline.circumference() if isinstance(outline, HeadOutline) else outline
+    seconds = time.perf_counter() - started_s
+    mask = mask_in_frame(output.mask_logits[network.manifest.heads.mask.index(HEAD)], box, truth.shape)
+    return CaseResult(
+        name=case.name,
+        subject=case.subject,
+        hc_true_mm=case.hc_mm,
+        hc_mm=hc.value if isinstance(hc, Measured) else None,
+        abstained=None if isinstance(hc, Measured) else hc.reason,
+        plane_probability=output.plane_probability.get(HEAD, 1.0),
+        agreement=outline.agreement if isinstance(outline, HeadOutline) else None,
+        dice=dice(mask, truth),
+        seconds=seconds,
+    )
+
+
+def evaluate_heads(
+    networks: Mapping[str, Network], cases: Sequence[HeadCase], on_case: Callable[[], None] = lambda: None
+) -> dict[str, list[CaseResult]]:
+    """Measure every case with every network, in turns, so that their times compare.
+
+    Args:
+        networks: networks by name.
+        cases: labelled pictures.
+        on_case: called after every picture.
+
+    Returns:
+        For each network, one result a case, in the order of the cases.
+
+    Raises:
+        SourceError: a picture cannot be read.
+        DatasetError: an annotation holds no outline.
+    """
+    results: dict[str, list[CaseResult]] = {name: [] for name in networks}
+    for case in cases:
+        pixels = case.frame().pixels
+        truth = ellipse_mask(case.head_px(), (pixels.shape[0], pixels.shape[1]))
+        for name, network in networks.items():
+            results[name].append(_run_case(network, case, pixels, truth))
+        on_case()
+    return results
+
+
+def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
+    """Summarise one network's results; figures over the measured cases are null where there is none.
+
+    Args:
+        results: at least one case.
+    """
+    errors_mm = np.array([r.hc_mm - r.hc_true_mm for r in results if r.hc_mm is not None])
+    measured = len(errors_mm) > 0
+    return {
+        "n": len(results),
+        "n_subjects": len({r.subject for r in results}),
+        "n_measured": len(errors_mm),
+        "hc_mae_mm": float(np.abs(errors_mm).mean()) if measured else None,
+        "hc_bias_mm": float(errors_mm.mean()) if measured else None,
+        "hc_sd_mm": float(errors_mm.std(ddof=1)) if len(errors_mm) > 1 else None,
+        "hc_p95_mm": float(np.percentile(np.abs(errors_mm), 95)) if measured else None,
+        "hc_max_mm": float(np.abs(errors_mm).max()) if measured else None,
+        "dice_mean": float(np.mean([r.dice for r in results])),
+        "seconds_per_frame": float(np.median([r.seconds for r in results])),
+    }
+
+
+def compare(results: Sequence[CaseResult], reference: Sequence[CaseResult]) -> dict[str, Any]:
+    """Compare two networks case by case; both lists are of the same cases in the same order.
+
+    The differences are `results` minus `reference`, over the cases that both measured.
+    """
+    pairs = list(zip(results, reference, strict=True))
+    differences_mm = np.array([a.hc_mm - b.hc_mm for a, b in pairs if a.hc_mm is not None and b.hc_mm is not None])
+    mae_change_mm = [
+        abs(a.hc_mm - a.hc_true_mm) - abs(b.hc_mm - b.hc_true_mm)
+        for a, b in pairs
+        if a.hc_mm is not None and b.hc_mm is not None
+    ]
+    both = len(differences_mm) > 0
+    return {
+        "n_both_measured": len(differences_mm),
+        "n_only_one_measured": sum((a.hc_mm is None) != (b.hc_mm is None) for a, b in pairs),
+        "hc_mean_abs_difference_mm": float(np.abs(differences_mm).mean()) if both else None,
+        "hc_mean_difference_mm": float(differences_mm.mean()) if both else None,
+        "hc_max_abs_difference_mm": float(np.abs(differences_mm).max()) if both else None,
+        "hc_mae_change_mm": float(np.mean(mae_change_mm)) if both else None,
+        "time_ratio": float(np.median([b.seconds / a.seconds for a, b in pairs])),
+    }
+
+
+def rows(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
+    """Return the results as JSON values."""
+    return [asdict(result) for result in results]

@@ -1,0 +1,1 @@
+"""Simulated exams whose true measurements are known."""
