@@ -1,0 +1,199 @@
+"""From a training run to a bundle: export, prove, quantise, judge, package."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgefetal_calibration.budget import Budget, judge
+from edgefetal_calibration.datasets.kinds import dataset_kind
+from edgefetal_calibration.datasets.split import Part
+from edgefetal_calibration.evaluate import evaluate_heads
+from edgefetal_calibration.phantom.head_clip import simulate_head_clip
+from edgefetal_calibration.ranges import choose_range_frames
+from edgefetal_calibration.thresholds import NONE, fit_thresholds
+from edgefetal_devices.errors import DatasetError
+from edgefetal_export.model_card import write_model_card
+from edgefetal_export.onnx import check_parity, onnx_from_network
+from edgefetal_export.package import write_bundle
+from edgefetal_export.quantise.static import METHOD, layer_groups, quantised_onnx
+from edgefetal_export.teachers.multitask_unet import MultitaskUnet, parameter_count
+from edgefetal_export.training import run as run_folder
+from edgefetal_runtime.atomic import refuse_existing
+from edgefetal_runtime.infer import bundle as layout
+from edgefetal_runtime.infer.backends import open_backend
+from edgefetal_runtime.infer.golden import make_golden
+from edgefetal_runtime.infer.network import Network
+from edgefetal_runtime.infer.preprocess import preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgefetal_calibration.datasets.hc18 import HeadCase
+    from edgefetal_calibration.datasets.split import Split
+    from edgefetal_calibration.ranges import RangeFrames
+    from edgefetal_devices.profile import Profile
+    from edgefetal_export.training.run import Recipe
+
+RANGE_FRAMES = 200
+_PARITY_FRAMES = 4
+_TOOLS = ("torch", "monai", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless")
+
+
+class Progress(Protocol):
+    """Who wants to know how far the build is."""
+
+    def step(self, title: str, total: int) -> Callable[[], None]:
+        """Begin a step of `total` parts; return what to call after each part."""
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made.
+
+    Args:
+        evidence: what `evidence.json` holds.
+        sizes_bytes: size of every file.
+        parity: largest difference of a logit between the network and its float graph.
+    """
+
+    evidence: dict[str, Any]
+    sizes_bytes: dict[str, int]
+    parity: float
+
+
+def golden_frames() -> list[npt.NDArray[np.uint8]]:
+    """Draw the golden frames: simulated, because a bundle must not carry anybody's pictures, and of three sizes."""
+    clip = simulate_head_clip(hc_mm=180, seed=7, frame_count=9, height_px=270, width_px=400, mm_per_px=0.36)
+    plane = clip.frames[clip.standard_plane_index]
+    # Odd sizes; less than the network's, more than it, and more than twice it are prepared in different ways.
+    return [plane[:181, :243].copy(), clip.frames[0], plane.repeat(2, axis=0).repeat(2, axis=1)[:501, :777].copy()]
+
+
+def build(
+    run: Path, profile: Profile, cases: Sequence[HeadCase], out: Path, *, name: str, progress: Progress
+) -> BuildResult:
+    """Build a bundle.
+
+    Args:
+        run: a training run.
+        profile: the device to build for.
+        cases: the dataset that the run was trained on.
+        out: folder to write; must not exist.
+        name: the bundle's name.
+        progress: who wants to know how far it is.
+
+    Returns:
+        The evidence; where its `passed` is false the bundle was written for inspection and does not run in the clinic.
+
+    Raises:
+        InputError: `run` is no training run.
+        DatasetError: the dataset is not the one that the run was trained on.
+        OutputError: `out` exists or cannot be written.
+        CheckFailedError: the exported graph does not answer as the network does.
+    """
+    refuse_existing(out)
+    recipe, split = run_folder.read_recipe(run), run_folder.read_split(run)
+    validation = split.select(cases, Part.VALIDATION)
+    ranges = choose_range_frames(cases, split, RANGE_FRAMES)
+    if not validation:
+        message = f"The calibration data hold none of the {recipe.name} run's validation subjects; give its dataset."
+        raise DatasetError(message)
+
+    network = MultitaskUnet(recipe.network).eval()
+    network.load_state_dict(run_folder.load_weights(run))
+
+    advance = progress.step("export to ONNX", 1)
+    reference = onnx_from_network(network, recipe.preprocess)
+    advance()
+
+    advance = progress.step("compare with PyTorch", 1)
+    images = [preprocess(case.frame().pixels, recipe.preprocess)[0] for case in ranges.cases[:_PARITY_FRAMES]]
+    parity = check_parity(network, open_backend(profile.back_end, reference), images)
+    advance()
+
+    advance = progress.step("quantise to INT8", len(ranges.cases))
+    range_images = (preprocess(case.frame().pixels, recipe.preprocess)[0] for case in ranges.cases)
+    shipped = quantised_onnx(reference, profile.int8, range_images, advance)
+
+    manifest = _describe(name, profile, recipe, split, ranges, shipped, parameter_count(network))
+    backends = {
+        key: open_backend(profile.back_end, graph) for key, graph in (("shipped", shipped), ("reference", reference))
+    }
+
+    advance = progress.step("fit thresholds on validation subjects", len(validation))
+    unrefused = evaluate_heads({"shipped": Network(manifest, backends["shipped"])}, validation, advance)
+    manifest = manifest.model_copy(update={"thresholds": fit_thresholds(unrefused["shipped"])})
+
+    advance = progress.step("judge on validation subjects", len(validation))
+    results = evaluate_heads(
+        {key: Network(manifest, backend) for key, backend in backends.items()}, validation, advance
+    )
+    evidence = judge(results["shipped"], results["reference"], Budget())
+    manifest = manifest.model_copy(update={"budget_passed": evidence["passed"]})
+
+    files = {
+        layout.MODEL: shipped,
+        layout.REFERENCE: reference,
+        layout.GOLDEN: make_golden(golden_frames(), recipe.preprocess, backends["shipped"]),
+        layout.EVIDENCE: (json.dumps(evidence, indent=1) + "\n").encode(),
+        layout.SPLIT: (split.model_dump_json() + "\n").encode(),
+        layout.MODEL_CARD: write_model_card(manifest, evidence).encode(),
+    }
+    write_bundle(out, files, manifest)
+    return BuildResult(evidence, {file: len(content) for file, content in files.items()}, parity)
+
+
+def _describe(
+    name: str,
+    profile: Profile,
+    recipe: Recipe,
+    split: Split,
+    ranges: RangeFrames,
+    shipped: bytes,
+    parameters: int,
+) -> layout.Manifest:
+    """Write the manifest as far as it is known before the graph was judged: no thresholds, budget not passed."""
+    kind = dataset_kind(recipe.dataset)
+    parts = list(split.parts.values())
+    return layout.Manifest(
+        schema_version=layout.SCHEMA_VERSION,
+        name=name,
+        version=metadata.version("edgefetal"),
+        device=profile.name,
+        heads=layout.Heads(mask=recipe.network.structures, plane=recipe.network.planes),
+        preprocess=recipe.preprocess,
+        thresholds=NONE,
+        layers=layer_groups(shipped, profile.int8),
+        calibration=layout.Calibration(
+            dataset=recipe.dataset,
+            part=Part.TRAIN.value,
+            method=METHOD,
+            frames=tuple(case.name for case in ranges.cases),
+            sha256=ranges.sha256,
+        ),
+        training=layout.Training(
+            recipe=recipe.name,
+            dataset=recipe.dataset,
+            licence=kind.licence,
+            attribution=kind.attribution,
+            subjects={part.value: parts.count(part) for part in Part},
+            parameters=parameters,
+        ),
+        budget_passed=False,
+        tools={"python": platform.python_version()} | {tool: metadata.version(tool) for tool in _installed(_TOOLS)},
+        files={},
+    )
+
+
+def _installed(names: Sequence[str]) -> list[str]:
+    """Return those of the packages that are installed; either OpenCV wheel will do."""
+    present = {distribution.metadata["Name"] for distribution in metadata.distributions()}
+    return [tool for tool in names if tool in present]

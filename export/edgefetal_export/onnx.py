@@ -1,0 +1,88 @@
+"""From a PyTorch network to an ONNX graph that is proven to answer alike."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from edgefetal_devices.errors import CheckFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from edgefetal_export.teachers.multitask_unet import MultitaskUnet
+    from edgefetal_runtime.infer.backends import Backend
+    from edgefetal_runtime.infer.preprocess import PreprocessSpec
+
+# LayerNormalization and Resize are whole operators from 17 and 18 on, and every TensorRT from 10 on reads 18.
+OPSET = 18
+INPUT, OUTPUTS = "image", ("mask", "plane")
+# Float rounding over some twenty convolutions, relative to logits of a few units.
+MAX_LOGIT_DIFFERENCE = 2e-3
+
+
+def onnx_from_network(network: MultitaskUnet, spec: PreprocessSpec) -> bytes:
+    """Export a network for batches of one with torch's dynamo exporter; batch normalisation folds into convolutions.
+
+    Args:
+        network: in evaluation mode.
+        spec: gives the input's size.
+    """
+    example = torch.zeros(1, 1, spec.height_px, spec.width_px)
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    # The exporter mentions every optional package that it does without.
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                (example,),
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        exporter_log.setLevel(level)
+    assert program is not None  # noqa: S101 - torch returns None only when it writes a file itself
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def check_parity(network: MultitaskUnet, backend: Backend, images: Sequence[npt.NDArray[np.float32]]) -> float:
+    """Compare a graph with the network that it was exported from.
+
+    Args:
+        network: in evaluation mode.
+        backend: the graph, loaded.
+        images: prepared frames, each (1, 1, h, w).
+
+    Returns:
+        The largest absolute difference of any logit.
+
+    Raises:
+        CheckFailedError: they differ by more than rounding.
+    """
+    largest = 0.0
+    with torch.inference_mode():
+        for image in images:
+            expected = dict(zip(OUTPUTS, network(torch.from_numpy(image)), strict=True))
+            outputs = backend.run(image)
+            largest = max(largest, *(float(np.abs(outputs[k] - expected[k].numpy()).max()) for k in OUTPUTS))
+    if not largest <= MAX_LOGIT_DIFFERENCE:
+        message = (
+            f"The ONNX graph differs from the network by {largest:.2g} in a logit (allowed {MAX_LOGIT_DIFFERENCE:g}); "
+            "use the versions of torch and onnxscript in constraints.txt."
+        )
+        raise CheckFailedError(message)
+    return largest

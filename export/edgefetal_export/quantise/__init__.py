@@ -1,0 +1,1 @@
+"""INT8 by explicit QuantizeLinear and DequantizeLinear, with the recipe of the target."""

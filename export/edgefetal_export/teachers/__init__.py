@@ -1,0 +1,1 @@
+"""The published networks that edgefetal takes to the clinic."""

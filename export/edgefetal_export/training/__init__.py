@@ -1,0 +1,1 @@
+"""Training: augmentation, the loop with resume, and what a run leaves on disk."""

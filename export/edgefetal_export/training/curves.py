@@ -1,0 +1,38 @@
+"""The picture of a training run."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def draw_curves(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Draw losses and validation HC error over epochs.
+
+    Returns:
+        A PNG picture.
+    """
+    # matplotlib takes a second to import and only this picture needs it.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    epochs = [row["epoch"] for row in rows]
+    best = min(rows, key=lambda row: row["validation_cost_mm"])
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, error = figure.subplots(1, 2)
+    loss.plot(epochs, [row["segmentation_loss"] for row in rows], label="segmentation (Dice + cross-entropy)")
+    loss.plot(epochs, [row["classification_loss"] for row in rows], label="plane (cross-entropy)")
+    loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    loss.legend()
+    error.plot(epochs, [row["validation_hc_mae_mm"] for row in rows], label="HC error of the measured")
+    error.plot(epochs, [row["validation_cost_mm"] for row in rows], ":", label="with abstentions at 10 mm")
+    error.plot(best["epoch"], best["validation_cost_mm"], "o", label=f"kept: epoch {best['epoch']}")
+    error.set(xlabel="epoch", ylabel="validation HC mean absolute error (mm)", yscale="log")
+    error.legend()
+    for axes in (loss, error):
+        axes.grid(alpha=0.3, which="both")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

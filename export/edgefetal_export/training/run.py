@@ -1,0 +1,143 @@
+"""A training run on disk: what it was asked, where it stands, what came out.
+
+RUN/recipe.json         the question: data, split seed, network, preprocessing, optimiser
+RUN/split.json          which subject is in which part
+RUN/checkpoint.pt       where training stands, replaced whole after every epoch; removed by nobody
+RUN/model.safetensors   the best weights so far
+RUN/metrics.json        one row an epoch, and the best
+RUN/curves.png          the same as a picture
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from safetensors.torch import load_file, save_file
+
+from edgefetal_calibration.datasets.split import Split
+from edgefetal_devices.errors import InputError, OutputError
+from edgefetal_export.teachers.multitask_unet import MultitaskUnetConfig
+from edgefetal_runtime.atomic import write_file
+from edgefetal_runtime.infer.preprocess import PreprocessSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECIPE, SPLIT, CHECKPOINT = "recipe.json", "split.json", "checkpoint.pt"
+WEIGHTS, METRICS, CURVES = "model.safetensors", "metrics.json", "curves.png"
+
+
+class Recipe(BaseModel):
+    """Everything that decides the outcome of a training run.
+
+    Args:
+        name: the recipe's name on the command line.
+        dataset: kind of the dataset.
+        network: shape of the network.
+        preprocess: how frames are prepared.
+        epochs: passes over the training subjects.
+        batch_size: pictures a step.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: AdamW's decoupled weight decay.
+        classification_weight: `w` in `w * L_cls + (1 - w) * L_seg`; the paper does not give it.
+        no_head_share: pictures without a head for every picture with one.
+        average_decay: decay a step of the running average of the weights, which is what is validated and kept.
+        validation_share: share of the subjects that choose the checkpoint.
+        held_out_share: share of the subjects that are never seen.
+        precision: arithmetic of the forward pass, `fp32` or `bf16`.
+        seed: seed of the split, the weights and the augmentation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dataset: str
+    network: MultitaskUnetConfig
+    preprocess: PreprocessSpec
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: float
+    classification_weight: float
+    no_head_share: float
+    average_decay: float
+    validation_share: float
+    held_out_share: float
+    precision: str
+    seed: int
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON whole."""
+    write_file(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
+    """Replace the run's checkpoint."""
+    partial = run / (CHECKPOINT + ".partial")
+    torch.save(state, partial)
+    with partial.open("rb") as stream:
+        os.fsync(stream.fileno())
+    partial.replace(run / CHECKPOINT)
+
+
+def load_checkpoint(run: Path) -> dict[str, Any] | None:
+    """Read the run's checkpoint, or None where it has none yet."""
+    path = run / CHECKPOINT
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def save_weights(run: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Replace the run's best weights."""
+    partial = run / (WEIGHTS + ".partial")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+    partial.replace(run / WEIGHTS)
+
+
+def load_weights(run: Path) -> dict[str, torch.Tensor]:
+    """Read the run's best weights."""
+    return load_file(run / WEIGHTS)
+
+
+def read_recipe(run: Path) -> Recipe:
+    """Read what a run was asked.
+
+    Raises:
+        InputError: the folder is not a training run.
+    """
+    try:
+        return Recipe.model_validate_json((run / RECIPE).read_bytes())
+    except (OSError, ValidationError) as error:
+        message = f"{run} is not a training run ({RECIPE} is missing or not ours); make one with `edgefetal train`."
+        raise InputError(message) from error
+
+
+def read_split(run: Path) -> Split:
+    """Read who was trained on."""
+    return Split.model_validate_json((run / SPLIT).read_bytes())
+
+
+def open_run(run: Path, recipe: Recipe, split: Split, *, resume: bool) -> None:
+    """Start a run's folder, or check that the folder at hand asks the same question.
+
+    Raises:
+        OutputError: the folder exists and `resume` was not asked for, or it belongs to another question.
+    """
+    if run.exists() and any(run.iterdir()):
+        if not resume:
+            message = f"{run} is not empty; add --resume to go on with it, or name another folder."
+            raise OutputError(message)
+        if read_recipe(run) != recipe or read_split(run) != split:
+            message = f"{run} was started with other settings or other data; name another folder."
+            raise OutputError(message)
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / SPLIT, split.model_dump(mode="json"))
+    write_json(run / RECIPE, recipe.model_dump(mode="json"))
