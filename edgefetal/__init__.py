@@ -1,0 +1,61 @@
+"""edgefetal: fetal-ultrasound networks on small computers, with no internet and no sonographer.
+
+The names below are the public API; each is imported when it is first used, so that `import edgefetal` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgefetal.starter import bundle_folder
+    from edgefetal_devices.errors import EdgeFetalError
+    from edgefetal_runtime.exam.pipeline import examine
+    from edgefetal_runtime.exam.record import Exam
+    from edgefetal_runtime.exam.store import write_exam
+    from edgefetal_runtime.infer.bundle import Bundle, load_bundle
+    from edgefetal_runtime.infer.network import Network, load_network
+    from edgefetal_runtime.scale import Scale
+    from edgefetal_runtime.sources.source import open_source
+
+__all__ = [
+    "Bundle",
+    "EdgeFetalError",
+    "Exam",
+    "Network",
+    "Scale",
+    "bundle_folder",
+    "examine",
+    "load_bundle",
+    "load_network",
+    "open_source",
+    "write_exam",
+]
+
+_HOMES = {
+    "Bundle": "edgefetal_runtime.infer.bundle",
+    "EdgeFetalError": "edgefetal_devices.errors",
+    "Exam": "edgefetal_runtime.exam.record",
+    "Network": "edgefetal_runtime.infer.network",
+    "Scale": "edgefetal_runtime.scale",
+    "bundle_folder": "edgefetal.starter",
+    "examine": "edgefetal_runtime.exam.pipeline",
+    "load_bundle": "edgefetal_runtime.infer.bundle",
+    "load_network": "edgefetal_runtime.infer.network",
+    "open_source": "edgefetal_runtime.sources.source",
+    "write_exam": "edgefetal_runtime.exam.store",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home (PEP 562)."""
+    if name not in _HOMES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

@@ -1,0 +1,5 @@
+"""`python -m edgefetal`."""
+
+from edgefetal.cli import app
+
+app()

@@ -1,0 +1,77 @@
+"""The command line: one file a command; this package only assembles them.
+
+A command imports what it needs when it runs, so that `--help` is quick and needs neither torch nor OpenCV.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from edgefetal.cli import bench, build, demo, evaluate, run, train, verify
+from edgefetal_devices.errors import EdgeFetalError, EnvironmentLacksError
+
+_BUILD_PACKAGES = frozenset({"torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib"})
+
+
+class _Group(TyperGroup):
+    """Turns an `EdgeFetalError` into one sentence on stderr and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer vendors Click, whose Context has no stable home
+        try:
+            return super().invoke(ctx)
+        except EdgeFetalError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _BUILD_PACKAGES:
+                raise
+            typer.echo(
+                f"Error: this command needs {package}; install it with: pip install 'edgefetal[build]'", err=True
+            )
+            raise typer.Exit(EnvironmentLacksError.exit_code) from error
+
+
+app = typer.Typer(
+    name="edgefetal",
+    cls=_Group,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    help="Fetal-ultrasound networks on small computers, with no internet and no sonographer.",
+    epilog="Research software; not a medical device. Exit codes: 0 done, 1 done but a check failed, 2 wrong usage or "
+    "input, 3 the environment lacks something.",
+)
+
+
+def _version(asked: bool) -> None:  # noqa: FBT001 - Typer calls back with the option's value
+    if asked:
+        from importlib import metadata
+
+        typer.echo(metadata.version("edgefetal"))
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo", epilog="Example: edgefetal demo")(demo.demo)
+app.add_typer(train.app, name="train")
+app.command("build", epilog="Example: edgefetal build RUN --device cpu --calibration hc18:data/hc18 --out BUNDLE")(
+    build.build
+)
+app.command("verify", epilog="Example: edgefetal verify starter")(verify.verify)
+app.command("run", epilog="Example: edgefetal run starter sweep.mp4 --mm-per-px 0.14 --out exam")(run.run)
+app.command("evaluate", epilog="Example: edgefetal evaluate starter --dataset hc18:data/hc18 --reference")(
+    evaluate.evaluate
+)
+app.command("bench", epilog="Example: edgefetal bench starter")(bench.bench)

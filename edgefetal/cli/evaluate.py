@@ -1,0 +1,81 @@
+"""`edgefetal evaluate`: accuracy on a labelled set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefetal.cli.options import BackendOption, BundleArgument, JsonOption, ThreadsOption
+
+
+def evaluate(
+    bundle: BundleArgument,
+    dataset: Annotated[
+        str, typer.Option("--dataset", metavar="KIND:PATH", help="Labelled set, such as hc18:data/hc18.")
+    ],
+    part: Annotated[
+        str,
+        typer.Option("--part", help="held-out, validation or train: by the split that the bundle carries; or all."),
+    ] = "held-out",
+    reference: Annotated[bool, typer.Option("--reference", help="Also run the float graph, and compare.")] = False,
+    json_file: JsonOption = None,
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure a labelled set and compare with its truth, on subjects that the network was never trained on.
+
+    `hc18:PATH` is a folder in the official layout: `training_set/` and `training_set_pixel_size_and_HC.csv`.
+    """
+    from edgefetal.cli import terminal
+    from edgefetal.starter import bundle_folder
+    from edgefetal_calibration.datasets.kinds import read_dataset
+    from edgefetal_calibration.datasets.split import Split, select_part
+    from edgefetal_calibration.evaluate import compare, evaluate_heads, rows, summarise
+    from edgefetal_runtime.infer.bundle import MODEL, REFERENCE, SPLIT, load_bundle
+    from edgefetal_runtime.infer.network import load_network
+
+    terminal.check_json_target(json_file)
+    loaded = load_bundle(bundle_folder(bundle))
+    _, cases = read_dataset(dataset)
+    chosen = select_part(Split.model_validate_json(loaded.read(SPLIT)), cases, part)
+    files = {"shipped": MODEL} | ({"reference": REFERENCE} if reference else {})
+    networks = {name: load_network(loaded, backend=backend, file=file, threads=threads) for name, file in files.items()}
+    with terminal.steps() as progress:
+        results = evaluate_heads(networks, chosen, progress.step("pictures", len(chosen)))
+
+    summaries = {name: summarise(of_network) for name, of_network in results.items()}
+    value: dict[str, Any] = {
+        "bundle": {"name": loaded.manifest.name, "sha256": loaded.sha256},
+        "dataset": dataset,
+        "part": part,
+        "n_left_out": len(cases) - len(chosen),
+        **summaries["shipped"],
+        "cases": rows(results["shipped"]),
+    }
+    if reference:
+        value["reference"] = {**summaries["reference"], "cases": rows(results["reference"])}
+        value["paired"] = compare(results["shipped"], results["reference"])
+    terminal.write_json(json_file, value)
+
+    terminal.say(f"{part} part: {len(chosen)} of {len(cases)} pictures.")
+    columns = ("graph", "measured", "HC MAE (mm)", "bias (mm)", "p95 (mm)", "max (mm)", "Dice", "ms a frame")
+    lines = [
+        (
+            name,
+            f"{s['n_measured']} of {s['n']}",
+            *(terminal.figure(s[key]) for key in ("hc_mae_mm", "hc_bias_mm", "hc_p95_mm", "hc_max_mm")),
+            terminal.figure(s["dice_mean"], 4),
+            terminal.figure(1e3 * s["seconds_per_frame"], 1),
+        )
+        for name, s in summaries.items()
+    ]
+    terminal.show_table(f"Head circumference, {summaries['shipped']['n_subjects']} subjects", columns, lines)
+    if reference:
+        paired = value["paired"]
+        terminal.say(
+            f"Shipped minus reference, case by case: mean absolute difference "
+            f"{terminal.figure(paired['hc_mean_abs_difference_mm'], 3)} mm, largest "
+            f"{terminal.figure(paired['hc_max_abs_difference_mm'])} mm; "
+            f"{terminal.figure(paired['time_ratio'])} times as fast."
+        )

@@ -1,0 +1,21 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or `starter`.")]
+JsonOption = Annotated[
+    Optional[Path],
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON."),
+]
+BackendOption = Annotated[str, typer.Option("--backend", help="Back end that runs the graph, or `auto`.")]
+ThreadsOption = Annotated[
+    Optional[int],
+    typer.Option(
+        "--threads", min=1, help="CPU threads of the network. [default: the back end's choice]", show_default=False
+    ),
+]

@@ -1,0 +1,105 @@
+"""The terminal: the only file that knows rich."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from edgefetal_devices.errors import OutputError
+from edgefetal_runtime.atomic import write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+_console = Console()
+
+
+class Steps:
+    """Progress bars, one below another."""
+
+    def __init__(self, progress: Progress) -> None:
+        """Wrap a running display."""
+        self._progress = progress
+
+    def step(self, title: str, total: int | None) -> Callable[[], None]:
+        """Add a bar; return what to call after each of its parts."""
+        task = self._progress.add_task(title, total=total)
+        return lambda: self._progress.advance(task)
+
+    def resumable_step(self, title: str, total: int, done: int) -> Callable[[str], None]:
+        """Add a bar of which a part is done; return what to call, with a new title, after each further part."""
+        task = self._progress.add_task(title, total=total, completed=done)
+        return lambda new_title: self._progress.update(task, advance=1, description=new_title)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._progress.console.print(text, highlight=False)
+
+
+@contextmanager
+def steps() -> Iterator[Steps]:
+    """Show progress bars with the time left while the body runs."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_console) as progress:
+        yield Steps(progress)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _console.print(table)
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    _console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    """Write a figure, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def check_json_target(path: Path | None) -> None:
+    """Refuse a JSON file that cannot be written, before the work is done.
+
+    Raises:
+        OutputError: its folder does not exist, or it is a folder itself.
+    """
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        message = (
+            f"{path} cannot be written: it is a folder, or its folder does not exist. Name a file in one that does."
+        )
+        raise OutputError(message)
+
+
+def write_json(path: Path | None, value: object) -> None:
+    """Write JSON for machines, if a file was asked for."""
+    if path is not None:
+        write_file(path, (json.dumps(value, indent=1) + "\n").encode())

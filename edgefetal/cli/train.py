@@ -1,0 +1,90 @@
+"""`edgefetal train RECIPE`: train a teacher."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Train a teacher.")
+
+
+class Precision(str, Enum):
+    """Arithmetic of the forward pass."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+@app.callback()
+def _recipes() -> None:
+    """Train a teacher: name a recipe."""
+
+
+@app.command(
+    "multitask-unet",
+    epilog="Example: edgefetal train multitask-unet --data hc18:data/hc18 --out runs/heads --epochs 80",
+)
+def multitask_unet(
+    data: Annotated[str, typer.Option("--data", metavar="KIND:PATH", help="Labelled set, such as hc18:data/hc18.")],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training subjects.")] = 80,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures a step.")] = 16,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak of the one-cycle schedule.")] = 2e-3,
+    classification_weight: Annotated[
+        float, typer.Option("--classification-weight", min=0, max=1, help="`w` in `w * L_cls + (1 - w) * L_seg`.")
+    ] = 0.1,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="bf16 is quicker on processors that have it.")
+    ] = Precision.FP32,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split, the weights and the augmentation.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 2,
+) -> None:
+    """The multi-task U-Net of Qazi et al. 2023 (arXiv 2311.09607): head mask, and head or no head.
+
+    The split is by subject. The best checkpoint by validation HC error is kept as `model.safetensors`, with
+    `metrics.json` and `curves.png`. A killed run goes on with --resume where its last epoch ended.
+    """
+    from edgefetal.cli import terminal
+    from edgefetal_calibration.datasets.kinds import read_dataset
+    from edgefetal_export.training.multitask import count_work, multitask_recipe, train
+
+    kind, cases = read_dataset(data)
+    recipe = multitask_recipe(
+        dataset=kind.name,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        classification_weight=classification_weight,
+        precision=precision.value,
+        seed=seed,
+    )
+    work = count_work(out, cases, recipe)
+    with terminal.steps() as progress:
+        on_load = progress.step("read pictures", work.pictures)
+        on_step = progress.resumable_step(
+            "train", work.steps_per_epoch * epochs, work.steps_per_epoch * work.epochs_done
+        )
+        metrics = train(
+            out,
+            recipe,
+            cases,
+            resume=resume,
+            threads=threads,
+            on_load=on_load,
+            on_step=lambda epoch: on_step(f"train, epoch {epoch} of {epochs}"),
+            on_epoch=lambda row: progress.say(
+                f"epoch {row['epoch']:3d}  loss {row['segmentation_loss']:.3f}  validation HC error "
+                f"{row['validation_hc_mae_mm']:.2f} mm "
+                f"({row['validation_n_measured']} of {row['validation_n']} measured)  "
+                f"plane {row['validation_plane_accuracy']:.3f}"
+            ),
+        )
+    best = metrics["best"]
+    terminal.say(
+        f"Best: epoch {best['epoch']}, validation HC error {best['validation_hc_mae_mm']:.2f} mm, "
+        f"{best['validation_n_measured']} of {best['validation_n']} measured. Run: {out}"
+    )
