@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefetal_calibration.budget import Budget, judge
+from edgefetal_calibration.evaluate import CaseResult, compare, dice, ellipse_mask, mask_in_frame, summarise
+from edgefetal_runtime.biometry.ellipse import Ellipse, ellipse_from_points
+from edgefetal_runtime.infer.preprocess import PreprocessSpec, letterbox
+
+
+def result(hc_mm: float | None, *, true_mm: float = 200.0, seconds: float = 0.02, subject: str = "a") -> CaseResult:
+    reason = None if hc_mm is not None else "no head is outlined"
+    return CaseResult(
+        "x.png", subject, true_mm, hc_mm, reason, plane_probability=1.0, agreement=0.9, dice=0.9, seconds=seconds
+    )
+
+
+def test_summary_by_hand() -> None:
+    summary = summarise([result(201.0), result(197.0, subject="b"), result(None, subject="b")])
+    assert summary["n"] == 3
+    assert summary["n_subjects"] == 2
+    assert summary["n_measured"] == 2
+    assert summary["hc_mae_mm"] == pytest.approx(2.0)
+    assert summary["hc_bias_mm"] == pytest.approx(-1.0)
+    assert summary["hc_max_mm"] == pytest.approx(3.0)
+    assert summary["hc_sd_mm"] == pytest.approx(np.sqrt(8.0))
+    assert summary["dice_mean"] == pytest.approx(0.9)
+
+
+def test_summary_without_a_measurement_says_null() -> None:
+    summary = summarise([result(None)])
+    assert summary["n_measured"] == 0
+    assert summary["hc_mae_mm"] is None
+    assert summary["hc_p95_mm"] is None
+
+
+def test_comparison_is_paired() -> None:
+    shipped = [result(201.0, seconds=0.01), result(None), result(199.0, seconds=0.01)]
+    reference = [result(200.5), result(200.0), result(199.2)]
+    paired = compare(shipped, reference)
+    assert paired["n_both_measured"] == 2
+    assert paired["n_only_one_measured"] == 1
+    assert paired["hc_mean_abs_difference_mm"] == pytest.approx(0.35)
+    assert paired["hc_mean_difference_mm"] == pytest.approx(0.15)
+    assert paired["hc_max_abs_difference_mm"] == pytest.approx(0.5)
+    # |1| - |0.5| and |-1| - |-0.8|
+    assert paired["hc_mae_change_mm"] == pytest.approx(0.35)
+    assert paired["time_ratio"] == pytest.approx(2.0)
+
+
+def test_comparison_needs_the_same_cases() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        compare([result(200.0)], [result(200.0), result(200.0)])
+
+
+@pytest.mark.parametrize(
+    ("shipped_mm", "reference_mm", "reason"),
+    [
+        ([200.1] * 50, [200.0] * 50, None),
+        ([200.3] * 50, [200.0] * 50, "difference is 0.300 mm"),
+        ([200.0] * 48 + [None] * 2, [200.0] * 50, "2 of 50 cases"),
+        ([200.0] * 49 + [None], [200.0] * 50, None),
+        ([200.0] * 39 + [None] * 11, [200.0] * 39 + [None] * 11, "only 39 of 50"),
+        ([None] * 50, [None] * 50, "difference is unknown"),
+    ],
+)
+def test_budget(shipped_mm: list[float | None], reference_mm: list[float | None], reason: str | None) -> None:
+    evidence = judge([result(v) for v in shipped_mm], [result(v) for v in reference_mm], Budget())
+    assert evidence["passed"] is (reason is None)
+    assert reason is None or any(reason in text for text in evidence["reasons"])
+    assert len(evidence["cases"]["shipped"]) == 50
+
+
+def test_dice_by_hand() -> None:
+    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    assert dice(a, b) == 1.0
+    a[0, :2] = True
+    assert dice(a, b) == 0.0
+    b[0, 1:4] = True
+    assert dice(a, b) == pytest.approx(2 / 5)
+
+
+@given(st.floats(20, 60), st.floats(0.65, 1.0), st.floats(0, np.pi), st.floats(70, 90), st.floats(70, 90))
+def test_filled_ellipse_has_its_area(semi: float, ratio: float, angle: float, x: float, y: float) -> None:
+    ellipse = Ellipse(x, y, semi, semi * ratio, angle)
+    area = np.pi * semi * semi * ratio
+    assert ellipse_mask(ellipse, (160, 160)).sum() == pytest.approx(area, rel=0.02)
+
+
+@pytest.mark.parametrize("shape", [(540, 800), (300, 260), (1080, 1920), (97, 131)])
+def test_mask_returns_to_the_frame(shape: tuple[int, int]) -> None:
+    spec = PreprocessSpec(height_px=192, width_px=288, mean=0.0, std=1.0)
+    box = letterbox(*shape, spec)
+    size = min(shape)
+    truth = Ellipse(shape[1] * 0.5, shape[0] * 0.48, size * 0.35, size * 0.28, 0.4)
+    in_network = ellipse_from_points(box.to_network(truth.points(96)))
+    assert in_network is not None
+    rows, columns = np.mgrid[:192, :288].astype(float)
+    logits = -in_network.signed_distance(np.stack((columns, rows), axis=-1)).astype(np.float32)
+    assert dice(mask_in_frame(logits, box, shape), ellipse_mask(truth, shape)) > 0.985

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefetal_calibration.datasets.hc18 import FOLDER, TABLE, read_hc18
+from edgefetal_devices.errors import DatasetError, ScaleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def copied(tiny_hc18: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_hc18, tmp_path / "hc18")
+
+
+def test_lists_every_picture_once_with_its_row(tiny_hc18: Path) -> None:
+    cases = read_hc18(tiny_hc18)
+    assert len(cases) == 32
+    assert [case.name for case in cases] == sorted(case.name for case in cases)
+    assert len({case.subject for case in cases}) == 28
+    first = cases[0]
+    assert (first.name, first.subject, first.hc_mm) == ("000_2HC.png", "000", 232.0)
+    assert first.scale.x_mm_per_px == 0.62
+
+
+def test_drawn_outlines_agree_with_their_circumference(tiny_hc18: Path) -> None:
+    errors_mm = [case.head_px().circumference() * case.scale.x_mm_per_px - case.hc_mm for case in read_hc18(tiny_hc18)]
+    # A mask drawn on whole pixels of 0.62 mm is worth about a third of a pixel of radius.
+    assert np.abs(errors_mm).max() < 1.2
+
+
+def test_real_outlines_agree_with_the_table(hc18_root: Path) -> None:
+    cases = read_hc18(hc18_root)[::8]
+    errors_mm = np.array([c.head_px().circumference() * c.scale.x_mm_per_px - c.hc_mm for c in cases])
+    assert np.abs(errors_mm).mean() <= 0.15
+    assert np.abs(errors_mm).max() <= 0.5
+
+
+@pytest.mark.slow
+def test_all_real_outlines_agree_with_the_table(hc18_root: Path) -> None:
+    cases = read_hc18(hc18_root)
+    errors_mm = np.array([c.head_px().circumference() * c.scale.x_mm_per_px - c.hc_mm for c in cases])
+    assert len(cases) == 834
+    assert np.abs(errors_mm).mean() <= 0.15
+    assert np.abs(errors_mm).max() <= 0.5
+
+
+def test_missing_table(copied: Path) -> None:
+    (copied / TABLE).unlink()
+    with pytest.raises(DatasetError, match="is not an HC18 folder"):
+        read_hc18(copied)
+
+
+def test_missing_annotation(copied: Path) -> None:
+    (copied / FOLDER / "003_HC_Annotation.png").unlink()
+    with pytest.raises(DatasetError, match="003_HC_Annotation"):
+        read_hc18(copied)
+
+
+def test_missing_row(copied: Path) -> None:
+    lines = (copied / TABLE).read_text().splitlines()
+    (copied / TABLE).write_text("\n".join(line for line in lines if not line.startswith("004_HC")))
+    with pytest.raises(DatasetError, match=r"no row .* 004_HC\.png"):
+        read_hc18(copied)
+
+
+def test_pixel_size_of_zero(copied: Path) -> None:
+    (copied / TABLE).write_text((copied / TABLE).read_text().replace("004_HC.png,0.62", "004_HC.png,0"))
+    with pytest.raises(ScaleError, match="positive"):
+        read_hc18(copied)
+
+
+def test_foreign_name(copied: Path) -> None:
+    (copied / FOLDER / "picture.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"picture\.png"):
+        read_hc18(copied)
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / TABLE).write_text("filename,pixel size(mm),head circumference (mm)\n")
+    with pytest.raises(DatasetError, match="holds no pictures"):
+        read_hc18(tmp_path)
+
+
+def test_black_annotation(copied: Path) -> None:
+    cv2.imwrite(str(copied / FOLDER / "003_HC_Annotation.png"), np.zeros((180, 260), np.uint8))
+    case = next(case for case in read_hc18(copied) if case.name == "003_HC.png")
+    with pytest.raises(DatasetError, match="holds no outline"):
+        case.head_px()

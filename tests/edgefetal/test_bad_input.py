@@ -1,0 +1,210 @@
+"""Every wrong input ends with exit code 2, one sentence that says what to do, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefetal.starter import bundle_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.edgefetal.conftest import CommandLine
+
+Prepare = "Callable[[Path], list[str]]"
+
+
+def copy_starter(folder: Path) -> Path:
+    return shutil.copytree(bundle_folder("starter"), folder / "bundle")
+
+
+def missing_file(_: Path) -> list[str]:
+    return ["starter", "none.png"]
+
+
+def empty_folder(folder: Path) -> list[str]:
+    (folder / "empty").mkdir()
+    return ["starter", "empty"]
+
+
+def truncated_png(folder: Path) -> list[str]:
+    content = (folder / "head.png").read_bytes()
+    (folder / "cut.png").write_bytes(content[: len(content) // 2])
+    return ["starter", "cut.png"]
+
+
+def truncated_png_in_a_folder(folder: Path) -> list[str]:
+    (folder / "two").mkdir()
+    (folder / "two" / "a.png").write_bytes((folder / "head.png").read_bytes())
+    (folder / "two" / "b.png").write_bytes((folder / "head.png").read_bytes()[:5000])
+    return ["starter", "two"]
+
+
+def empty_video(folder: Path) -> list[str]:
+    (folder / "sweep.mp4").write_bytes(b"")
+    return ["starter", "sweep.mp4"]
+
+
+def garbage_video(folder: Path) -> list[str]:
+    (folder / "sweep.avi").write_bytes(b"not a video at all" * 100)
+    return ["starter", "sweep.avi"]
+
+
+def video_without_frames(folder: Path) -> list[str]:
+    writer = cv2.VideoWriter(str(folder / "none.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 64))
+    writer.release()
+    return ["starter", "none.avi"]
+
+
+def unknown_kind(folder: Path) -> list[str]:
+    (folder / "notes.txt").write_text("hello")
+    return ["starter", "notes.txt"]
+
+
+def tiny_picture(folder: Path) -> list[str]:
+    cv2.imwrite(str(folder / "dot.png"), np.zeros((8, 8), np.uint8))
+    return ["starter", "dot.png"]
+
+
+def no_bundle(folder: Path) -> list[str]:
+    (folder / "bundle").mkdir()
+    return ["bundle", "head.png"]
+
+
+def absent_bundle(_: Path) -> list[str]:
+    return ["nowhere", "head.png"]
+
+
+def newer_schema(folder: Path) -> list[str]:
+    manifest = copy_starter(folder) / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(fields | {"schema_version": 99, "something_new": 1}))
+    return ["bundle", "head.png"]
+
+
+def altered_model(folder: Path) -> list[str]:
+    model = copy_starter(folder) / "model.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    return ["bundle", "head.png"]
+
+
+def over_budget(folder: Path) -> list[str]:
+    manifest = copy_starter(folder) / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(fields | {"budget_passed": False}))
+    return ["bundle", "head.png"]
+
+
+def table_without_the_row(folder: Path) -> list[str]:
+    (folder / "scale.csv").write_text("filename,pixel size(mm)\nother.png,0.1\n")
+    return ["starter", "head.png", "--scale-csv", "scale.csv"]
+
+
+def table_without_the_column(folder: Path) -> list[str]:
+    (folder / "scale.csv").write_text("filename,size\nhead.png,0.1\n")
+    return ["starter", "head.png", "--scale-csv", "scale.csv"]
+
+
+def missing_table(_: Path) -> list[str]:
+    return ["starter", "head.png", "--scale-csv", "none.csv"]
+
+
+def two_scales(folder: Path) -> list[str]:
+    (folder / "scale.csv").write_text("filename,pixel size(mm)\nhead.png,0.1\n")
+    return ["starter", "head.png", "--scale-csv", "scale.csv", "--mm-per-px", "0.1"]
+
+
+def with_scale(value: str) -> Callable[[Path], list[str]]:
+    return lambda _: ["starter", "head.png", "--mm-per-px", value]
+
+
+def unknown_backend(_: Path) -> list[str]:
+    return ["starter", "head.png", "--backend", "abacus"]
+
+
+def json_into_nowhere(_: Path) -> list[str]:
+    return ["starter", "head.png", "--json", "no/such/folder/x.json"]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (missing_file, "does not exist"),
+        (empty_folder, "holds no PNG or JPEG"),
+        (truncated_png, "cut short or damaged"),
+        (truncated_png_in_a_folder, "b.png is cut short"),
+        (empty_video, "is empty (0 bytes)"),
+        (garbage_video, "not a video"),
+        (video_without_frames, "frame"),
+        (unknown_kind, "of no kind that can be read"),
+        (tiny_picture, "8 x 8 pixels"),
+        (no_bundle, "is not a bundle"),
+        (absent_bundle, "is not a bundle"),
+        (newer_schema, "upgrade edgefetal"),
+        (altered_model, "model.onnx is not the file that was built"),
+        (over_budget, "did not pass its accuracy budget"),
+        (table_without_the_row, "has no row for head.png"),
+        (table_without_the_column, "lacks the columns"),
+        (missing_table, "none.csv cannot be read"),
+        (two_scales, "keep the one that is right"),
+        (with_scale("0"), "positive number"),
+        (with_scale("-0.1"), "positive number"),
+        (with_scale("0.1,0"), "positive number"),
+        (with_scale("nan"), "positive number"),
+        (with_scale("12"), "check that it is in mm"),
+        (with_scale("0.1,0.1,0.1"), "give one number, or two"),
+        (with_scale("wide"), "give one number, or two"),
+        (unknown_backend, "no back end 'abacus'"),
+        (json_into_nowhere, "cannot be written"),
+    ],
+)
+def test_run_refuses(
+    edgefetal: CommandLine, head_png: Path, tmp_path: Path, prepare: Callable[[Path], list[str]], says: str
+) -> None:
+    (tmp_path / "head.png").write_bytes(head_png.read_bytes())
+    arguments = prepare(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    outcome = edgefetal("run", *arguments, "--out", "exam")
+    assert outcome.exit_code == 2, outcome
+    assert outcome.err.startswith("Error: ")
+    assert says in outcome.err
+    assert outcome.err.strip().count("\n") == 0, "one sentence, no traceback"
+    assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["evaluate", "starter", "--dataset", "hc18"], 2, "KIND:PATH"),
+        (["evaluate", "starter", "--dataset", "hc18:none"], 2, "is not an HC18 folder"),
+        (["evaluate", "none", "--dataset", "hc18:none"], 2, "is not a bundle"),
+        (["verify", "none"], 2, "is not a bundle"),
+        (["bench", "none"], 2, "is not a bundle"),
+        (["demo", "--hc-mm", "900"], 2, "900"),
+        (["demo", "--out", "."], 2, "exists"),
+        (["train", "multitask-unet", "--data", "hc18:none", "--out", "run"], 2, "is not an HC18 folder"),
+        (["build", "none", "--device", "toaster", "--calibration", "hc18:none", "--out", "b"], 2, "choose one of cpu"),
+        (["build", "none", "--device", "cpu", "--calibration", "hc18:none", "--out", "b"], 2, "is not an HC18 folder"),
+    ],
+)
+def test_other_commands_refuse(
+    edgefetal: CommandLine, tmp_path: Path, arguments: list[str], code: int, says: str
+) -> None:
+    outcome = edgefetal(*arguments)
+    assert outcome.exit_code == code, outcome
+    assert says in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage_is_exit_code_2(edgefetal: CommandLine) -> None:
+    assert edgefetal("run", "starter").exit_code == 2
+    assert edgefetal("no-such-command").exit_code == 2

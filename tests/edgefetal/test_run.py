@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import cv2
+import pytest
+
+from edgefetal_runtime.exam.record import Exam
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgefetal_calibration.phantom.head_clip import HeadClip
+    from tests.edgefetal.conftest import CommandLine
+
+
+def test_still_with_a_scale(edgefetal: CommandLine, head_png: Path, clip: HeadClip, tmp_path: Path) -> None:
+    record = edgefetal.json("run", "starter", head_png, "--mm-per-px", clip.mm_per_px, "--out", "exam")
+    exam = Exam.model_validate(record)
+    assert exam == Exam.model_validate_json((tmp_path / "exam" / "exam.json").read_bytes())
+    hc = exam.measurements[0]
+    assert (hc.name, hc.unit, hc.interval, hc.abstained) == ("HC", "mm", None, None)
+    assert hc.value == pytest.approx(190, rel=0.05)
+    assert exam.sweeps[0].scale is not None
+    assert exam.sweeps[0].scale.origin == "command line"
+    overlay = cv2.imread(str(tmp_path / "exam" / str(exam.sweeps[0].overlay)))
+    assert overlay is not None
+    assert overlay.shape[:2] > clip.frames.shape[1:]
+    assert exam.bundle.name == "starter"
+    assert len(exam.bundle.sha256) == 64
+    assert exam.timings.infer_ms > 0
+
+
+def test_anisotropic_scale(edgefetal: CommandLine, clip: HeadClip, tmp_path: Path) -> None:
+    """The same head squeezed to two thirds of its width, with the pixel size to match, measures the same."""
+    plane = clip.frames[clip.standard_plane_index]
+    squeezed = cv2.resize(plane, (plane.shape[1] * 2 // 3, plane.shape[0]), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(tmp_path / "squeezed.png"), squeezed)
+    x_mm, y_mm = clip.mm_per_px * plane.shape[1] / squeezed.shape[1], clip.mm_per_px
+    record = edgefetal.json("run", "starter", "squeezed.png", "--mm-per-px", f"{x_mm},{y_mm}", "--out", "exam")
+    assert record["measurements"][0]["value"] == pytest.approx(190, rel=0.05)
+
+
+def test_no_scale_gives_no_millimetres(edgefetal: CommandLine, head_png: Path) -> None:
+    record = edgefetal.json("run", "starter", head_png, "--out", "exam")
+    hc, index = record["measurements"]
+    assert hc["value"] is None
+    assert "--mm-per-px" in hc["abstained"]
+    assert index["value"] == pytest.approx(0.79, abs=0.04)
+    assert record["sweeps"][0]["scale"] is None
+    assert len(record["sweeps"][0]["contour_px"]) > 50
+    assert record["sweeps"][0]["overlay"]
+
+
+def test_video_is_one_sweep(edgefetal: CommandLine, clip_video: Path, clip: HeadClip) -> None:
+    record = edgefetal.json("run", "starter", clip_video, "--mm-per-px", clip.mm_per_px, "--out", "exam")
+    hc = record["measurements"][0]
+    assert hc["value"] == pytest.approx(190, rel=0.05)
+    assert abs(hc["frames"][0]["index"] - clip.standard_plane_index) <= 4
+    assert record["sweeps"][0]["frames_seen"] == record["frames_announced"] == 24
+    assert 0 < record["sweeps"][0]["frames_with_head"] < 24
+
+
+def test_folder_measures_each_picture_with_its_own_scale(
+    edgefetal: CommandLine, head_png: Path, clip: HeadClip, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    half = cv2.imread(str(head_png), cv2.IMREAD_GRAYSCALE)[::2, ::2]
+    cv2.imwrite(str(folder / "a_HC.png"), half)
+    (folder / "b_HC.png").write_bytes(head_png.read_bytes())
+    (folder / "b_HC_Annotation.png").write_bytes(head_png.read_bytes())
+    (folder / "scale.csv").write_text(
+        f"filename,pixel size(mm)\na_HC.png,{2 * clip.mm_per_px}\nb_HC.png,{clip.mm_per_px}\n"
+    )
+    record = edgefetal.json("run", "starter", folder, "--out", "exam")
+    values = {m["sweep"]: m["value"] for m in record["measurements"] if m["name"] == "HC"}
+    assert set(values) == {"a_HC.png", "b_HC.png"}
+    assert all(value == pytest.approx(190, rel=0.06) for value in values.values())
+    assert [s["scale"]["origin"] for s in record["sweeps"]] == ["scale.csv, row 2", "scale.csv, row 3"]
+    assert len(list((tmp_path / "exam").glob("overlay-*.png"))) == 2
+
+
+def test_empty_picture_is_an_abstention_and_not_an_error(edgefetal: CommandLine, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "black.png"), cv2.UMat(540, 800, cv2.CV_8U, 0.0).get())
+    record = edgefetal.json("run", "starter", "black.png", "--mm-per-px", "0.1", "--out", "exam")
+    assert all(m["value"] is None and m["abstained"] for m in record["measurements"])
+
+
+def test_real_heads(edgefetal: CommandLine, hc18_root: Path) -> None:
+    """One held-out subject of HC18, through the front door."""
+    picture = hc18_root / "training_set" / "604_HC.png"
+    record = edgefetal.json(
+        "run", "starter", picture, "--scale-csv", hc18_root / "training_set_pixel_size_and_HC.csv", "--out", "e"
+    )
+    truth = next(
+        line
+        for line in (hc18_root / "training_set_pixel_size_and_HC.csv").read_text().splitlines()
+        if line.startswith("604_HC")
+    )
+    assert record["measurements"][0]["value"] == pytest.approx(float(truth.split(",")[2]), abs=10)
+
+
+def test_existing_exam_is_not_overwritten(edgefetal: CommandLine, head_png: Path, tmp_path: Path) -> None:
+    (tmp_path / "exam").mkdir()
+    (tmp_path / "exam" / "mine.txt").write_text("keep me")
+    outcome = edgefetal("run", "starter", head_png, "--out", "exam")
+    assert outcome.exit_code == 2
+    assert "exists" in outcome.err
+    assert (tmp_path / "exam" / "mine.txt").read_text() == "keep me"
+
+
+def test_record_is_the_same_in_both_places(edgefetal: CommandLine, head_png: Path, tmp_path: Path) -> None:
+    record = edgefetal.json("run", "starter", head_png, "--mm-per-px", "0.2", "--out", "exam")
+    assert record == json.loads((tmp_path / "exam" / "exam.json").read_text())
