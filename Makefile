@@ -47,6 +47,6 @@ $(VENV)/.workstation: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 # A wheel in an environment of its own, so that the tests see what a clinic installs.
 $(CLINIC)/.wheel: pyproject.toml constraints.txt $(shell find edgefetal export calibration runtime devices -type f -not -name '*.pyc') | $(CLINIC)/bin/python
-	$(CLINIC)/bin/python $(PIP_INSTALL) --force-reinstall --no-deps .
+	-$(CLINIC)/bin/python -m pip uninstall --quiet --yes edgefetal
 	$(CLINIC)/bin/python $(PIP_INSTALL) .
 	touch $@

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from edgefetal.cli.options import JsonOption
+
 app = typer.Typer(no_args_is_help=True, help="Train a teacher.")
 
 
@@ -42,6 +44,7 @@ def multitask_unet(
     ] = Precision.FP32,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split, the weights and the augmentation.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 2,
+    json_file: JsonOption = None,
 ) -> None:
     """The multi-task U-Net of Qazi et al. 2023 (arXiv 2311.09607): head mask, and head or no head.
 
@@ -52,6 +55,7 @@ def multitask_unet(
     from edgefetal_calibration.datasets.kinds import read_dataset
     from edgefetal_export.training.multitask import count_work, multitask_recipe, train
 
+    terminal.check_json_target(json_file)
     kind, cases = read_dataset(data)
     recipe = multitask_recipe(
         dataset=kind.name,
@@ -83,6 +87,7 @@ def multitask_unet(
                 f"plane {row['validation_plane_accuracy']:.3f}"
             ),
         )
+    terminal.write_json(json_file, metrics)
     best = metrics["best"]
     terminal.say(
         f"Best: epoch {best['epoch']}, validation HC error {best['validation_hc_mae_mm']:.2f} mm, "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ REQUIRED = (MODEL, REFERENCE, GOLDEN, EVIDENCE, SPLIT, MODEL_CARD)
 
 # A manifest is a few kilobytes; a file much larger than that is not one, and is not parsed.
 _MAX_MANIFEST_BYTES = 1_000_000
+# Files lie in the bundle's own folder and nowhere else.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 class _Part(BaseModel):
@@ -227,6 +230,10 @@ def load_bundle(folder: Path) -> Bundle:
     lacking = sorted(set(REQUIRED) - set(manifest.files))
     if lacking:
         message = f"{path} does not list {', '.join(lacking)}; build the bundle anew."
+        raise BundleError(message)
+    paths = sorted(name for name in manifest.files if not _PLAIN_NAME.fullmatch(name))
+    if paths:
+        message = f"{path} lists {paths[0]!r}, which is no plain file name; build the bundle anew."
         raise BundleError(message)
     extra = sorted({file.name for file in folder.iterdir()} - set(manifest.files) - {MANIFEST})
     if extra:
