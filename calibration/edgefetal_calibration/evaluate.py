@@ -11,7 +11,7 @@ import numpy as np
 
 from edgefetal_runtime.biometry.head import HeadOutline
 from edgefetal_runtime.biometry.measurement import Measured
-from edgefetal_runtime.exam.pipeline import HEAD, find_head
+from edgefetal_runtime.exam.pipeline import HEAD, find_head, head_probability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +101,7 @@ def _run_case(
         hc_true_mm=case.hc_mm,
         hc_mm=hc.value if isinstance(hc, Measured) else None,
         abstained=None if isinstance(hc, Measured) else hc.reason,
-        plane_probability=output.plane_probability.get(HEAD, 1.0),
+        plane_probability=head_probability(output),
         agreement=outline.agreement if isinstance(outline, HeadOutline) else None,
         dice=dice(mask, truth),
         seconds=seconds,

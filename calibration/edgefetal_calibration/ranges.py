@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from edgefetal_calibration.datasets.hc18 import HeadCase
 
-MIN_FRAMES = 16
+# Fewer pictures than this cannot show how far activations range.
+MIN_FRAMES = 8
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -34,7 +34,15 @@ def multitask_unet(
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training subjects.")] = 80,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures a step.")] = 16,
+    batch_size: Annotated[
+        Optional[int],
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Pictures a step. [default: 16, or half of the data if less]",
+            show_default=False,
+        ),
+    ] = None,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak of the one-cycle schedule.")] = 2e-3,
     classification_weight: Annotated[
         float, typer.Option("--classification-weight", min=0, max=1, help="`w` in `w * L_cls + (1 - w) * L_seg`.")
@@ -53,14 +61,14 @@ def multitask_unet(
     """
     from edgefetal.cli import terminal
     from edgefetal_calibration.datasets.kinds import read_dataset
-    from edgefetal_export.training.multitask import count_work, multitask_recipe, train
+    from edgefetal_export.training.multitask import count_work, default_batch_size, multitask_recipe, train
 
     terminal.check_json_target(json_file)
     kind, cases = read_dataset(data)
     recipe = multitask_recipe(
         dataset=kind.name,
         epochs=epochs,
-        batch_size=batch_size,
+        batch_size=batch_size or default_batch_size(len(cases)),
         learning_rate=learning_rate,
         classification_weight=classification_weight,
         precision=precision.value,

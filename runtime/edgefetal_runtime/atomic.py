@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,8 @@ def refuse_existing(path: Path) -> None:
     Raises:
         OutputError: the path exists.
     """
-    if path.exists():
+    # `lexists` finds a broken link too, and answers False for a name that no disk takes; writing then says so.
+    if os.path.lexists(path):
         message = f"{path} exists; name another, or remove it first."
         raise OutputError(message)
 
@@ -55,6 +58,7 @@ def write_file(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         message = f"{path} cannot be written ({error.strerror}); check the folder, space and permissions."
         raise OutputError(message) from error

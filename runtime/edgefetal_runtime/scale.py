@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from edgefetal_devices.errors import ScaleError
 
-# HC18's pictures have 0.05 to 0.4 mm per pixel. Outside these wider bounds the figure is almost surely in centimetres
-# or in micrometres, and a measurement would be tenfold wrong.
-MIN_MM_PER_PX = 0.005
+# HC18's pictures have 0.05 to 0.4 mm per pixel. A figure outside these wider bounds is no ultrasound picture's in mm;
+# one in centimetres that still falls inside is caught by the plausible range of the measurement.
+MIN_MM_PER_PX = 0.02
 MAX_MM_PER_PX = 3.0
 
 

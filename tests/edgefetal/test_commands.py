@@ -54,13 +54,9 @@ def test_train_and_build_from_labelled_pictures_to_a_bundle(
     edgefetal: CommandLine, tiny_hc18: Path, tmp_path: Path
 ) -> None:
     """One epoch learns nothing, so the build ends with exit code 1 and a bundle that the clinic refuses."""
-    trained = edgefetal(
-        "train", "multitask-unet", "--data", f"hc18:{tiny_hc18}", "--out", "run", "--epochs", "1", "--batch-size", "8"
-    )
+    trained = edgefetal("train", "multitask-unet", "--data", f"hc18:{tiny_hc18}", "--out", "run", "--epochs", "1")
     assert trained.exit_code == 0, trained.err
-    again = edgefetal(
-        "train", "multitask-unet", "--data", f"hc18:{tiny_hc18}", "--out", "run", "--epochs", "1", "--batch-size", "8"
-    )
+    again = edgefetal("train", "multitask-unet", "--data", f"hc18:{tiny_hc18}", "--out", "run", "--epochs", "1")
     assert again.exit_code == 2
     assert "--resume" in again.err
     built = edgefetal(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgefetal_devices.errors import DatasetError, InputError, OutputError
-from edgefetal_export.training.multitask import ValidationScore, count_work, train
+from edgefetal_export.training.multitask import ValidationScore, count_work, default_batch_size, train
 from edgefetal_export.training.run import read_recipe, read_split
 
 if TYPE_CHECKING:
@@ -115,3 +115,8 @@ def test_abstentions_cost() -> None:
     assert ValidationScore(2.0, n=10, n_measured=10, plane_accuracy=1.0).cost_mm() == pytest.approx(2.0)
     assert ValidationScore(2.0, n=10, n_measured=5, plane_accuracy=1.0).cost_mm() == pytest.approx(6.0)
     assert ValidationScore(10.0, n=10, n_measured=0, plane_accuracy=1.0).cost_mm() == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(("pictures", "expected"), [(834, 16), (32, 16), (12, 6), (1, 1)])
+def test_default_batch_leaves_an_epoch_with_steps(pictures: int, expected: int) -> None:
+    assert default_batch_size(pictures) == expected

@@ -118,6 +118,11 @@ class ValidationScore:
         return (self.hc_mae_mm * self.n_measured + ABSTENTION_COST_MM * (self.n - self.n_measured)) / self.n
 
 
+def default_batch_size(pictures: int) -> int:
+    """Return 16, or half of the pictures where these are fewer than 32, so that an epoch has steps."""
+    return max(1, min(16, pictures // 2))
+
+
 def multitask_recipe(
     *,
     dataset: str,

@@ -77,7 +77,7 @@ def _coverage(ellipse: Ellipse, points: npt.NDArray[np.float64]) -> float:
     cos, sin = np.cos(ellipse.angle_rad), np.sin(ellipse.angle_rad)
     dx, dy = points[:, 0] - ellipse.center_x, points[:, 1] - ellipse.center_y
     t = np.arctan2((dy * cos - dx * sin) / ellipse.semi_minor, (dx * cos + dy * sin) / ellipse.semi_major)
-    return float(len(np.unique((t / (2 * np.pi) * _DIRECTIONS).astype(int) % _DIRECTIONS))) / _DIRECTIONS
+    return float(len(np.unique(np.floor(t / (2 * np.pi) * _DIRECTIONS).astype(int) % _DIRECTIONS))) / _DIRECTIONS
 
 
 def _agreement(mask_logits: npt.NDArray[np.float32], contour: npt.NDArray[np.float64], box: Letterbox) -> float:

@@ -94,6 +94,11 @@ class Stopwatch:
         return Timings(total_s=total_s, first_result_s=self.first_result_s or total_s, **means_ms)
 
 
+def head_probability(output: NetworkOutput) -> float:
+    """Return the probability of a head plane: 1 where there is no plane head, 0 where it knows no head."""
+    return output.plane_probability.get(HEAD, 0.0) if output.plane_probability else 1.0
+
+
 def find_head(
     manifest: Manifest, output: NetworkOutput, box: Letterbox, scale: Scale | None
 ) -> HeadOutline | Abstained:
@@ -105,8 +110,11 @@ def find_head(
         box: placement of the frame in the network input.
         scale: pixel size of the frame, or None.
     """
-    probability = output.plane_probability.get(HEAD, 1.0)
-    if probability < manifest.thresholds.plane_probability:
+    if HEAD not in manifest.heads.mask:
+        return Abstained("the bundle outlines no head; use one that does")
+    probability = head_probability(output)
+    # Written so that a probability that is no number is refused too.
+    if not probability >= manifest.thresholds.plane_probability:
         return Abstained(f"not taken for a head plane (probability {probability:.2f}); find the head")
     outline = outline_head(output.mask_logits[manifest.heads.mask.index(HEAD)], box, scale)
     if isinstance(outline, HeadOutline) and outline.agreement < manifest.thresholds.agreement:
@@ -201,7 +209,8 @@ def _measure_sweep(name: str, findings: Iterator[Finding], on_frame: Callable[[]
         on_frame()
     chosen = selector.finish()
     best = middle(chosen)
-    scale = last.frame.scale if last else None
+    shown = best.item if best else last
+    scale = shown.frame.scale if shown else None
     record = SweepRecord(
         name=name,
         frames_seen=seen,

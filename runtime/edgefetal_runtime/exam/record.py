@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+from typing_extensions import Self  # noqa: TC002 - pydantic reads annotations at run time
 
 SCHEMA_VERSION = 1
 
@@ -73,6 +74,14 @@ class MeasurementRecord(_Part):
     interval: tuple[float, float] | None
     frames: tuple[FrameRecord, ...]
     abstained: str | None
+
+    @model_validator(mode="after")
+    def _value_or_reason(self) -> Self:
+        """Refuse a record that says neither or both."""
+        if (self.value is None) == (self.abstained is None):
+            message = "a measurement has a value or a reason for abstaining, and not both"
+            raise ValueError(message)
+        return self
 
 
 class SweepRecord(_Part):

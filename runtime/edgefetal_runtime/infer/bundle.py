@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgefetal_devices.errors import BundleError
 from edgefetal_runtime.infer.preprocess import PreprocessSpec
@@ -60,8 +61,8 @@ class Thresholds(_Part):
         agreement: least soft Dice between the network's probabilities and the ellipse fitted to them.
     """
 
-    plane_probability: float
-    agreement: float
+    plane_probability: float = Field(ge=0, le=1)
+    agreement: float = Field(ge=0, le=1)
 
 
 class LayerGroup(_Part):
@@ -136,7 +137,7 @@ class Manifest(_Part):
         files: SHA-256 of every other file.
     """
 
-    schema_version: int
+    schema_version: int = Field(ge=1)
     name: str
     version: str
     device: str
@@ -176,7 +177,7 @@ class Bundle:
 
 def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
     path = folder / name
-    if path.is_symlink() or not path.is_file():
+    if not os.path.isfile(path) or path.is_symlink():  # noqa: PTH113 - False for a name that no disk takes
         message = f"{folder}: {name} is missing or is a link; copy the bundle again or build it anew."
         raise BundleError(message)
     content = path.read_bytes()
@@ -201,7 +202,7 @@ def _parse_manifest(folder: Path, content: bytes) -> Manifest:
         )
         raise BundleError(message)
     try:
-        return Manifest.model_validate_json(content)
+        return Manifest.model_validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -217,7 +218,7 @@ def load_bundle(folder: Path) -> Bundle:
             altered.
     """
     path = folder / MANIFEST
-    if not path.is_file() or path.is_symlink():
+    if not os.path.isfile(path) or path.is_symlink():  # noqa: PTH113
         message = (
             f"{folder} is not a bundle (it has no {MANIFEST}); give a folder made by `edgefetal build`, or `starter`."
         )

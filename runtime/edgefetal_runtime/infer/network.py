@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgefetal_devices.errors import BundleError
 from edgefetal_runtime.infer.backends import Backend, open_backend
 from edgefetal_runtime.infer.bundle import MODEL, Bundle, Manifest
 from edgefetal_runtime.infer.preprocess import Letterbox, preprocess
@@ -59,7 +60,7 @@ def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def load_network(bundle: Bundle, *, backend: str = "auto", file: str = MODEL, threads: int | None = None) -> Network:
-    """Load a bundle's graph.
+    """Load a bundle's graph and run it once on black, which also warms it up.
 
     Args:
         bundle: a verified bundle.
@@ -68,7 +69,18 @@ def load_network(bundle: Bundle, *, backend: str = "auto", file: str = MODEL, th
         threads: CPU threads, or None for the back end's own choice.
 
     Raises:
-        BundleError: the graph was altered or is not accepted.
+        BundleError: the graph was altered, is not accepted, or is not what the manifest says.
         EnvironmentLacksError: no back end can run here.
     """
-    return Network(bundle.manifest, open_backend(backend, bundle.read(file), threads))
+    network = Network(bundle.manifest, open_backend(backend, bundle.read(file), threads))
+    spec = bundle.manifest.preprocess
+    try:
+        answer = network.infer(np.zeros((1, 1, spec.height_px, spec.width_px), np.float32))
+    # Each back end has exceptions of its own for an input or output that is not the graph's.
+    except Exception as error:
+        message = f"{bundle.path}: {file} does not run as the manifest says ({error}); build the bundle anew."
+        raise BundleError(message) from error
+    if answer.mask_logits.shape != (len(bundle.manifest.heads.mask), spec.height_px, spec.width_px):
+        message = f"{bundle.path}: {file} answers in another shape than the manifest says; build the bundle anew."
+        raise BundleError(message)
+    return network

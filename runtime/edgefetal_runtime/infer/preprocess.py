@@ -40,7 +40,7 @@ class PreprocessSpec(BaseModel):
         std: grey-level difference, on the 0 to 1 scale, that becomes 1.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     height_px: PositiveInt
     width_px: PositiveInt

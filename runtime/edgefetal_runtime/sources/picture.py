@@ -49,7 +49,10 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
     else:
         message = f"{path} is neither a PNG nor a JPEG picture; convert it first."
         raise SourceError(message)
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
+    except cv2.error:  # a header that claims more pixels than OpenCV takes
+        pixels = None
     if pixels is None:
         message = f"{path} is cut short or damaged; copy the picture again."
         raise SourceError(message)

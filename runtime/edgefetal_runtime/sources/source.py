@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from edgefetal_devices.errors import ScaleError, SourceError
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 # HC18 keeps its masks beside its pictures.
 _ANNOTATION_SUFFIX = "_Annotation"
+# macOS leaves a shadow of every file on a memory stick.
+_MAC_SHADOW = "._"
 
 
 class Source(Protocol):
@@ -59,9 +63,10 @@ def open_source(path: Path, *, scale: Scale | None, scale_csv: Path | None) -> S
     if scale is not None and scale_csv is not None:
         message = "--mm-per-px and --scale-csv were both given; keep the one that is right."
         raise ScaleError(message)
-    if path.is_dir():
+    # `os.path` answers False for a name that no disk takes; `Path` raises.
+    if os.path.isdir(path):  # noqa: PTH112
         return _folder(path, scale, scale_csv)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         message = f"{path} does not exist; give a picture, a folder of pictures or a video file."
         raise SourceError(message)
     suffix = path.suffix.lower()
@@ -81,7 +86,9 @@ def _folder(path: Path, scale: Scale | None, scale_csv: Path | None) -> StillSou
     pictures = sorted(
         file
         for file in path.iterdir()
-        if file.suffix.lower() in PICTURE_SUFFIXES and not file.stem.endswith(_ANNOTATION_SUFFIX)
+        if file.suffix.lower() in PICTURE_SUFFIXES
+        and not file.stem.endswith(_ANNOTATION_SUFFIX)
+        and not file.name.startswith(_MAC_SHADOW)
     )
     if not pictures:
         message = f"{path} holds no PNG or JPEG pictures; give the folder that holds them."
@@ -101,7 +108,7 @@ def _table_of(folder: Path) -> Path | None:
     """
     candidates = [
         *sorted(folder.glob("*.csv")),
-        *sorted(folder.absolute().parent.glob(f"{folder.absolute().name}_pixel_size*.csv")),
+        *sorted(folder.absolute().parent.glob(f"{glob.escape(folder.absolute().name)}_pixel_size*.csv")),
     ]
     tables = [table for table in candidates if has_scale_columns(table)]
     if len(tables) > 1:

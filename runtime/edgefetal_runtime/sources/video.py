@@ -19,11 +19,20 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm")
 _DEFAULT_FRAMES_PER_S = 30.0
+# First bytes of AVI, Matroska and WebM, and MP4 and QuickTime, with their place.
+_CONTAINER_MARKS = (
+    (8, b"AVI "),
+    (0, b"\x1aE\xdf\xa3"),
+    *((4, box) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free")),
+)
 
 
 @dataclass(frozen=True)
 class VideoSource:
     """A video file.
+
+    One picture size is assumed throughout: OpenCV's FFmpeg reader brings every frame to the size of the first without
+    saying so.
 
     Args:
         path: the file.
@@ -37,6 +46,12 @@ class VideoSource:
     def _open(self) -> cv2.VideoCapture:
         if self.path.stat().st_size == 0:
             message = f"{self.path} is empty (0 bytes); copy the video again."
+            raise SourceError(message)
+        with self.path.open("rb") as stream:
+            start = stream.read(12)
+        # FFmpeg also reads play lists and scripts, which name other files.
+        if not any(start[place : place + len(mark)] == mark for place, mark in _CONTAINER_MARKS):
+            message = f"{self.path} is not a video that can be read; export it as AVI or MP4."
             raise SourceError(message)
         # The absolute path keeps OpenCV from reading a name with a % as a pattern of picture files or as an address.
         capture = cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
@@ -57,27 +72,20 @@ class VideoSource:
         """Decode the frames one by one.
 
         Raises:
-            SourceError: the file cannot be opened, holds no frame, or changes its picture size.
+            SourceError: the file cannot be opened or holds no frame.
         """
         capture = self._open()
         try:
             frames_per_s = capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FRAMES_PER_S
-            shape: tuple[int, ...] | None = None
             index = 0
             while True:
                 read, picture = capture.read()
                 if not read:
                     break
-                if shape not in (None, picture.shape):
-                    message = (
-                        f"{self.path} changes its picture size at frame {index}; its scale would be void. Split it."
-                    )
-                    raise SourceError(message)
-                shape = picture.shape
                 grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
                 yield Frame(grey, sweep=self.path.name, index=index, timestamp_s=index / frames_per_s, scale=self.scale)
                 index += 1
-            if shape is None:
+            if index == 0:
                 message = f"{self.path} holds no frame; record or copy the video again."
                 raise SourceError(message)
         finally:

@@ -64,8 +64,11 @@ class SweepSelector(Generic[T]):
 
     def _judge(self, position: int) -> None:
         """Rank the frame at a position of the recent ones by the median over the frames around it."""
-        around = list(self._recent)[max(0, position - self._half) : position + self._half + 1]
-        smoothed = statistics.median_low([frame.size for frame in around])
+        around = [frame.size for frame in self._recent][max(0, position - self._half) : position + self._half + 1]
+        # Beyond the ends of a sweep nothing is shown, or else two frames at its end would count as lasting.
+        if self._recent[-1].index >= self._half:
+            around += [0.0] * (2 * self._half + 1 - len(around))
+        smoothed = statistics.median_low(around)
         frame = self._recent[position]
         if min(smoothed, frame.size) <= 0:
             return

@@ -1,0 +1,393 @@
+"""A whole examination with a network that answers as it is told: what is measured, or why nothing is."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+from importlib import metadata
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefetal_devices.errors import EdgeFetalError, SourceError
+from edgefetal_runtime.biometry.head import NO_SCALE
+from edgefetal_runtime.exam import pipeline
+from edgefetal_runtime.exam.pipeline import ExamResult, Stopwatch, examine
+from edgefetal_runtime.exam.record import Exam, MeasurementRecord
+from edgefetal_runtime.frame import Frame
+from edgefetal_runtime.infer.bundle import load_bundle
+from edgefetal_runtime.infer.network import Network, load_network
+from edgefetal_runtime.scale import Scale
+from edgefetal_runtime.sources.still import StillSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgefetal_runtime.infer.bundle import Bundle
+
+SHAPE = (270, 400)
+SCALE = Scale(0.3, 0.3, origin="test", relative_uncertainty=0.01)
+HEAD, NONE = (4.0, -4.0), (-4.0, 4.0)
+RATIO = 0.8
+
+
+def _perimeter(semi_1: float, semi_2: float) -> float:
+    t = np.linspace(0, 2 * math.pi, 4096, endpoint=False)
+    return float(2 * math.pi * np.hypot(semi_1 * np.sin(t), semi_2 * np.cos(t)).mean())
+
+
+def _semi_major(hc_mm: float, scale: Scale = SCALE) -> float:
+    return hc_mm / _perimeter(1, RATIO) / scale.x_mm_per_px
+
+
+@dataclass
+class Sweeps:
+    """A source of black frames: so many of each sweep, with its pixel size."""
+
+    sweeps: Sequence[tuple[str, int, Scale | None]]
+    kind: str = "video"
+    announced: int | None = None
+    shape: tuple[int, int] = SHAPE
+
+    @property
+    def frame_count(self) -> int | None:
+        return self.announced
+
+    def frames(self) -> Iterator[Frame]:
+        for name, count, scale in self.sweeps:
+            for index in range(count):
+                yield Frame(np.zeros(self.shape, np.uint8), name, index, index / 25.0, scale)
+
+
+@pytest.fixture(scope="session")
+def answer(
+    intact_bundle: Bundle, head_logits: Callable[..., npt.NDArray[np.float32]]
+) -> Callable[..., tuple[npt.NDArray[np.float32], tuple[float, float]]]:
+    """What the network says of a head of `hc_mm` in the middle of the frame; of 0 mm it says that there is none."""
+
+    def made(hc_mm: float, plane: tuple[float, float] | None = None, sharpness: float = 100.0) -> Any:
+        semi = max(_semi_major(hc_mm), 1e-6)
+        head = (200.0, 135.0, semi, RATIO * semi, 0.3)
+        return head_logits(head, SHAPE, intact_bundle.manifest.preprocess, sharpness), plane or (
+            HEAD if hc_mm else NONE
+        )
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def examined(
+    intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
+) -> Callable[..., ExamResult]:
+    """Examine one sweep of heads of the given circumferences."""
+
+    def run(hcs_mm: Sequence[float], scale: Scale | None = SCALE, **answer_options: Any) -> ExamResult:
+        network = scripted_network([answer(hc_mm, **answer_options) for hc_mm in hcs_mm])
+        return examine(Sweeps([("sweep.avi", len(hcs_mm), scale)]), "sweep.avi", intact_bundle, network)
+
+    return run
+
+
+def _named(result: ExamResult, name: str, sweep: str | None = None) -> MeasurementRecord:
+    (found,) = [m for m in result.exam.measurements if m.name == name and sweep in (None, m.sweep)]
+    return found
+
+
+@pytest.mark.parametrize("hc_mm", [60.0, 175.0, 240.0])
+def test_a_drawn_head_is_measured_to_half_a_per_cent(examined: Callable[..., ExamResult], hc_mm: float) -> None:
+    result = examined([hc_mm])
+    hc, index = _named(result, "HC"), _named(result, "cephalic_index")
+    assert hc.value == pytest.approx(hc_mm, rel=5e-3)
+    assert (hc.unit, hc.sweep, hc.interval, hc.abstained) == ("mm", "sweep.avi", None, None)
+    assert index.value == pytest.approx(RATIO, abs=5e-3)
+    assert (index.unit, index.abstained) == ("1", None)
+    assert [(f.index, f.timestamp_s) for f in hc.frames] == [(0, 0.0)]
+    assert index.frames == hc.frames
+
+
+def test_the_contour_in_the_record_is_the_drawn_head(examined: Callable[..., ExamResult]) -> None:
+    (sweep,) = examined([175.0]).exam.sweeps
+    assert sweep.contour_px is not None
+    points = np.array(sweep.contour_px) - (200.0, 135.0)
+    u = (points[:, 0] * math.cos(0.3) + points[:, 1] * math.sin(0.3)) / _semi_major(175.0)
+    v = (points[:, 1] * math.cos(0.3) - points[:, 0] * math.sin(0.3)) / (RATIO * _semi_major(175.0))
+    np.testing.assert_allclose(np.hypot(u, v), 1.0, atol=5e-3)
+
+
+def test_stills_are_measured_with_the_pixel_size_of_each(
+    tmp_path: Path, intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
+) -> None:
+    pictures = []
+    for name, scale in (("a.png", Scale(0.3, 0.3, "a")), ("b.png", Scale(0.15, 0.15, "b")), ("c.png", None)):
+        cv2.imwrite(str(tmp_path / name), np.zeros(SHAPE, np.uint8))
+        pictures.append((tmp_path / name, scale))
+    network = scripted_network([answer(175.0)])
+    result = examine(StillSource("folder", tuple(pictures)), "scans", intact_bundle, network)
+    assert result.exam.frames_announced == 3
+    assert result.exam.source_kind == "folder"
+    assert _named(result, "HC", "a.png").value == pytest.approx(175.0, rel=5e-3)
+    assert _named(result, "HC", "b.png").value == pytest.approx(87.5, rel=5e-3)
+    assert _named(result, "HC", "c.png").abstained == NO_SCALE
+    assert [s.scale.origin if s.scale else None for s in result.exam.sweeps] == ["a", "b", None]
+
+
+def test_without_a_scale_hc_abstains_with_the_way_out_and_the_rest_is_there(
+    examined: Callable[..., ExamResult],
+) -> None:
+    result = examined([175.0], scale=None)
+    hc = _named(result, "HC")
+    assert (hc.value, hc.abstained) == (None, NO_SCALE)
+    assert _named(result, "cephalic_index").value == pytest.approx(RATIO, abs=5e-3)
+    (sweep,) = result.exam.sweeps
+    assert sweep.scale is None
+    assert sweep.contour_px
+    assert set(result.overlays) == {sweep.overlay}
+
+
+def test_a_frame_that_is_not_taken_for_a_head_plane_gives_the_reason(examined: Callable[..., ExamResult]) -> None:
+    result = examined([175.0], plane=NONE)
+    for measurement in result.exam.measurements:
+        assert measurement.value is None
+        assert measurement.abstained == "not taken for a head plane (probability 0.00); find the head"
+        assert measurement.frames == ()
+    (sweep,) = result.exam.sweeps
+    assert (sweep.frames_seen, sweep.frames_with_head, sweep.contour_px, sweep.overlay) == (1, 0, None, None)
+    assert result.overlays == {}
+
+
+def test_both_measures_are_recorded_whether_measured_or_not(examined: Callable[..., ExamResult]) -> None:
+    for result in (examined([175.0]), examined([0.0]), examined([0.0, 0.0]), examined([175.0], scale=None)):
+        assert [(m.name, m.unit) for m in result.exam.measurements] == [("HC", "mm"), ("cephalic_index", "1")]
+        assert all((m.value is None) != (m.abstained is None) for m in result.exam.measurements)
+
+
+@pytest.mark.parametrize("plane", [(math.nan, math.nan), (math.nan, 1.0), (1.0, math.nan), (math.inf, math.inf)])
+# NumPy warns of the sum; in the clinic that is no exception, and here it must not hide what the program does next.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_plane_probability_that_is_no_number_is_never_a_head(
+    examined: Callable[..., ExamResult], plane: tuple[float, float]
+) -> None:
+    assert _named(examined([175.0], plane=plane), "HC").value is None
+
+
+def test_an_unsure_outline_is_not_measured(examined: Callable[..., ExamResult], intact_bundle: Bundle) -> None:
+    hc = _named(examined([175.0], sharpness=2.0), "HC")
+    assert intact_bundle.manifest.thresholds.agreement > 0.7
+    assert hc.value is None
+    assert "the outline is not sure enough (agreement 0." in (hc.abstained or "")
+
+
+def test_a_tenfold_wrong_scale_abstains_and_says_to_check_it(examined: Callable[..., ExamResult]) -> None:
+    for factor in (0.1, 10.0):
+        wrong = Scale(SCALE.x_mm_per_px * factor, SCALE.y_mm_per_px * factor, origin="test")
+        hc = _named(examined([175.0], scale=wrong), "HC")
+        assert hc.value is None
+        assert (hc.abstained or "").endswith("check the pixel size")
+
+
+def test_the_frames_of_a_sweep_are_chosen_by_the_rule(examined: Callable[..., ExamResult]) -> None:
+    result = examined([0, 0, 100, 120, 140, 160, 150, 130, 0])
+    hc = _named(result, "HC")
+    # Medians of five over frames 2 to 7: 100, 120, 140, 140, 140, 130; the five best by size: 3, 7, 4, 6, 5.
+    assert [frame.index for frame in hc.frames] == [4, 3, 7, 6, 5]
+    assert [frame.timestamp_s for frame in hc.frames] == pytest.approx([0.16, 0.12, 0.28, 0.24, 0.20])
+    assert hc.value == pytest.approx(140.0, rel=5e-3)
+    (sweep,) = result.exam.sweeps
+    assert (sweep.frames_seen, sweep.frames_with_head) == (9, 6)
+    assert sweep.contour_px is not None
+    assert np.ptp(np.array(sweep.contour_px)[:, 0]) == pytest.approx(
+        2 * _semi_major(140.0) * math.hypot(math.cos(0.3), RATIO * math.sin(0.3)), rel=0.01
+    )
+
+
+def test_a_sweep_without_a_head_says_so(examined: Callable[..., ExamResult]) -> None:
+    assert _named(examined([0] * 7), "HC").abstained == "no head plane in 7 frames; sweep across the head"
+
+
+def test_a_head_that_only_flashes_by_is_not_measured(examined: Callable[..., ExamResult]) -> None:
+    hc = _named(examined([0, 0, 0, 175, 175, 0, 0, 0]), "HC")
+    assert hc.abstained == "a head was outlined in 2 of 8 frames, never for long enough; hold the probe still on it"
+
+
+def test_sweeps_are_measured_one_by_one_and_their_pictures_numbered(
+    intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
+) -> None:
+    sweeps = Sweeps([("first", 6, SCALE), ("empty", 5, SCALE), ("third", 1, None)], kind="folder", announced=12)
+    network = scripted_network([answer(hc_mm) for hc_mm in [150.0] * 6 + [0.0] * 5 + [200.0]])
+    result = examine(sweeps, "scans", intact_bundle, network)
+    assert [(s.name, s.frames_seen, s.frames_with_head, s.overlay) for s in result.exam.sweeps] == [
+        ("first", 6, 6, "overlay-001.png"),
+        ("empty", 5, 0, None),
+        ("third", 1, 1, "overlay-003.png"),
+    ]
+    assert set(result.overlays) == {"overlay-001.png", "overlay-003.png"}
+    assert [(m.sweep, m.name) for m in result.exam.measurements] == [
+        (sweep, name) for sweep in ("first", "empty", "third") for name in ("HC", "cephalic_index")
+    ]
+    assert _named(result, "HC", "first").value == pytest.approx(150.0, rel=5e-3)
+    assert _named(result, "HC", "empty").value is None
+    assert _named(result, "cephalic_index", "third").value == pytest.approx(RATIO, abs=5e-3)
+    assert result.exam.frames_announced == 12
+
+
+def test_the_overlay_shows_the_frame_that_was_measured(
+    intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
+) -> None:
+    result = examine(Sweeps([("s", 5, SCALE)]), "s", intact_bundle, scripted_network([answer(175.0)]))
+    (overlay,) = result.overlays.values()
+    assert overlay.dtype == np.uint8
+    assert overlay.shape[1:] == (SHAPE[1], 3)
+    assert overlay.shape[0] > SHAPE[0]
+    rows, columns = np.nonzero(overlay[: SHAPE[0]].any(axis=2))
+    centre = (200.0, 135.0)
+    reach = np.hypot(columns - centre[0], rows - centre[1])
+    assert RATIO * _semi_major(175.0) - 3 < reach.min()
+    assert reach.max() < _semi_major(175.0) + 3
+
+
+def test_the_record_says_what_measured_and_when(examined: Callable[..., ExamResult], intact_bundle: Bundle) -> None:
+    before = dt.datetime.now(dt.timezone.utc)
+    exam = examined([175.0]).exam
+    assert (exam.bundle.name, exam.bundle.sha256) == (intact_bundle.manifest.name, intact_bundle.sha256)
+    assert exam.bundle.backend == "scripted"
+    assert exam.edgefetal == metadata.version("edgefetal")
+    assert (exam.source, exam.source_kind, exam.frames_announced) == ("sweep.avi", "video", None)
+    created = dt.datetime.fromisoformat(exam.created_utc)
+    assert created.utcoffset() == dt.timedelta(0)
+    assert abs((created - before).total_seconds()) < 60
+    (sweep,) = exam.sweeps
+    assert sweep.scale is not None
+    assert sweep.scale.model_dump() == {
+        "x_mm_per_px": 0.3,
+        "y_mm_per_px": 0.3,
+        "origin": "test",
+        "relative_uncertainty": 0.01,
+    }
+    assert "not a medical device" in exam.disclaimer.lower()
+
+
+@pytest.mark.parametrize("hcs_mm", [[175.0], [0.0], [100.0, 110.0, 120.0, 110.0], [0.0] * 4, []])
+@pytest.mark.parametrize("scale", [SCALE, None])
+def test_a_record_comes_back_from_json_as_it_was(
+    examined: Callable[..., ExamResult], hcs_mm: list[float], scale: Scale | None
+) -> None:
+    exam = examined(hcs_mm, scale=scale).exam
+    assert Exam.model_validate_json(exam.model_dump_json()) == exam
+
+
+def test_an_empty_source_gives_an_empty_record(examined: Callable[..., ExamResult]) -> None:
+    result = examined([])
+    assert (result.exam.sweeps, result.exam.measurements, result.overlays) == ((), (), {})
+
+
+def test_times_are_those_that_each_stage_took(
+    intact_bundle: Bundle,
+    scripted_network: Callable[..., Network],
+    answer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+
+    def spend(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    class Slow(Sweeps):
+        def frames(self) -> Iterator[Frame]:
+            for frame in super().frames():
+                spend(0.005)
+                yield frame
+
+    network = scripted_network([answer(150.0)])
+    run, prepare = network.backend.run, Network.prepare
+    monkeypatch.setattr(network.backend, "run", lambda image: (spend(0.020), run(image))[1])
+    monkeypatch.setattr(Network, "prepare", lambda self, pixels: (spend(0.002), prepare(self, pixels))[1])
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(perf_counter=lambda: now_s))
+    monkeypatch.setattr(pipeline, "Stopwatch", lambda: Stopwatch(started_s=now_s))
+    result = examine(Slow([("s", 10, SCALE)]), "s", intact_bundle, network, lambda: spend(0.001))
+    assert result.exam.timings.model_dump() == pytest.approx(
+        {
+            "total_s": 0.280,
+            "first_result_s": 0.027,
+            "read_ms": 5.0,
+            "prepare_ms": 2.0,
+            "infer_ms": 20.0,
+            "measure_ms": 1.0,
+        }
+    )
+
+
+def test_real_times_are_positive_and_no_part_is_counted_twice(examined: Callable[..., ExamResult]) -> None:
+    timings = examined([150.0] * 12).exam.timings
+    stages_ms = (timings.read_ms, timings.prepare_ms, timings.infer_ms, timings.measure_ms)
+    assert min(stages_ms) > 0
+    assert 0 < timings.first_result_s < timings.total_s < 60
+    assert 12e-3 * sum(stages_ms) <= timings.total_s
+
+
+def test_each_frame_is_told_of_once_and_asked_of_the_network_once(
+    intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
+) -> None:
+    network, told = scripted_network([answer(150.0)]), []
+    examine(
+        Sweeps([("a", 4, SCALE), ("b", 3, SCALE)]),
+        "s",
+        intact_bundle,
+        network,
+        lambda: told.append(len(network.backend.images)),
+    )
+    assert told == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_source_that_breaks_off_is_a_user_error(
+    intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
+) -> None:
+    class Broken(Sweeps):
+        def frames(self) -> Iterator[Frame]:
+            yield from super().frames()
+            raise SourceError("the probe was unplugged")
+
+    with pytest.raises(SourceError, match="unplugged"):
+        examine(Broken([("s", 3, SCALE)]), "s", intact_bundle, scripted_network([answer(150.0)]))
+
+
+def test_a_frame_too_small_to_measure_is_a_user_error(
+    intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
+) -> None:
+    source = Sweeps([("s", 1, SCALE)], shape=(10, 10))
+    with pytest.raises(SourceError, match="needs at least 16 a side"):
+        examine(source, "s", intact_bundle, scripted_network([answer(150.0)]))
+
+
+def test_a_bundle_without_a_head_in_its_mask_is_a_user_error_or_abstains(
+    bundle_copy: Path,
+    edit_manifest: Callable[..., None],
+    scripted_network: Callable[..., Network],
+    answer: Callable[..., Any],
+) -> None:
+    edit_manifest(bundle_copy, heads={"mask": ["abdomen"], "plane": ["head", "none"]})
+    try:
+        bundle = load_bundle(bundle_copy)
+        result = examine(Sweeps([("s", 1, SCALE)]), "s", bundle, scripted_network([answer(150.0)], bundle.manifest))
+    except EdgeFetalError:
+        return
+    assert all(m.value is None and m.abstained for m in result.exam.measurements)
+
+
+def test_the_starter_finds_no_head_in_black_or_in_noise(intact_bundle: Bundle, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = []
+    for name, frame in (("black.png", np.zeros(SHAPE)), ("noise.png", rng.integers(0, 256, SHAPE))):
+        cv2.imwrite(str(tmp_path / name), frame.astype(np.uint8))
+        pictures.append((tmp_path / name, SCALE))
+    network = load_network(intact_bundle, threads=1)
+    result = examine(StillSource("folder", tuple(pictures)), "scans", intact_bundle, network)
+    assert [m.value for m in result.exam.measurements] == [None] * 4
+    assert all(m.abstained for m in result.exam.measurements)

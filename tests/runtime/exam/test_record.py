@@ -1,0 +1,104 @@
+"""`exam.json`: what a reader may rely on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from edgefetal_runtime.exam.record import (
+    SCHEMA_VERSION,
+    BundleRecord,
+    Exam,
+    FrameRecord,
+    MeasurementRecord,
+    ScaleRecord,
+    SweepRecord,
+    Timings,
+)
+
+EXAM = Exam(
+    schema_version=SCHEMA_VERSION,
+    edgefetal="0.1.0",
+    created_utc="2026-01-02T03:04:05+00:00",
+    bundle=BundleRecord(name="starter", sha256="0" * 64, backend="onnxruntime"),
+    source="sweep é.avi",
+    source_kind="video",
+    frames_announced=None,
+    measurements=(
+        MeasurementRecord(
+            sweep="sweep é.avi",
+            name="HC",
+            value=175.25,
+            unit="mm",
+            interval=(170.0, 180.5),
+            frames=(FrameRecord(index=4, timestamp_s=0.16), FrameRecord(index=3, timestamp_s=0.12)),
+            abstained=None,
+        ),
+        MeasurementRecord(
+            sweep="sweep é.avi",
+            name="cephalic_index",
+            value=None,
+            unit="1",
+            interval=None,
+            frames=(),
+            abstained="no head is outlined",
+        ),
+    ),
+    sweeps=(
+        SweepRecord(
+            name="sweep é.avi",
+            frames_seen=9,
+            frames_with_head=6,
+            scale=ScaleRecord(x_mm_per_px=0.1, y_mm_per_px=0.12, origin="command line", relative_uncertainty=None),
+            contour_px=((1.5, 2.25), (3.0, 4.0)),
+            overlay="overlay-001.png",
+        ),
+    ),
+    timings=Timings(total_s=1.0, first_result_s=0.1, read_ms=1.0, prepare_ms=2.0, infer_ms=3.0, measure_ms=0.5),
+)
+
+
+def test_a_record_comes_back_as_it_was() -> None:
+    assert Exam.model_validate_json(EXAM.model_dump_json(indent=1)) == EXAM
+
+
+def test_other_programs_find_plain_json_with_nulls_for_what_is_missing() -> None:
+    fields = json.loads(EXAM.model_dump_json())
+    assert fields["schema_version"] == SCHEMA_VERSION
+    assert fields["frames_announced"] is None
+    assert fields["measurements"][0]["value"] == 175.25
+    assert fields["measurements"][0]["interval"] == [170.0, 180.5]
+    assert fields["measurements"][0]["frames"][0] == {"index": 4, "timestamp_s": 0.16}
+    assert fields["measurements"][1]["value"] is None
+    assert fields["sweeps"][0]["contour_px"] == [[1.5, 2.25], [3.0, 4.0]]
+    assert "not a medical device" in fields["disclaimer"].lower()
+
+
+def test_a_record_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        EXAM.measurements[0].value = 180.0  # type: ignore[misc]
+
+
+def _changed(**changes: Any) -> str:
+    return json.dumps(json.loads(EXAM.model_dump_json()) | changes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _changed(weight_g=900),
+        _changed(bundle={"name": "starter", "sha256": "0"}),
+        _changed(measurements=[{"name": "HC"}]),
+        _changed(timings=None),
+        "{}",
+        "[]",
+        "",
+    ],
+    ids=["unknown field", "part lacks a field", "measure lacks fields", "no timings", "empty", "list", "nothing"],
+)
+def test_what_is_no_record_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        Exam.model_validate_json(text)

@@ -1,0 +1,142 @@
+"""Videos: every frame in order, and nothing but user errors from files that are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefetal_devices.errors import EdgeFetalError, SourceError
+from edgefetal_runtime.scale import Scale
+from edgefetal_runtime.sources.video import VideoSource
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+FRAMES_PER_S = 25.0
+LEVELS = (10, 30, 200, 70, 90, 110, 130, 150)
+
+
+def _write(path: Path, frames: Sequence[npt.NDArray[np.uint8]], codec: str = "FFV1") -> Path:
+    height, width = frames[0].shape
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), FRAMES_PER_S, (width, height), isColor=False)
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def _plain(levels: Sequence[int] = LEVELS) -> list[npt.NDArray[np.uint8]]:
+    return [np.full((48, 64), level, np.uint8) for level in levels]
+
+
+def _levels(source: VideoSource) -> list[int]:
+    return [round(float(frame.pixels.mean())) for frame in source.frames()]
+
+
+def test_frames_come_bit_for_bit_in_order_with_their_times(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    written = [rng.integers(0, 256, (48, 64), dtype=np.uint8) for _ in range(6)]
+    scale = Scale(0.2, 0.3, origin="test")
+    frames = list(VideoSource(_write(tmp_path / "sweep.avi", written), scale).frames())
+    assert len(frames) == len(written)
+    for index, (frame, pixels) in enumerate(zip(frames, written, strict=True)):
+        np.testing.assert_array_equal(frame.pixels, pixels)
+        assert frame.pixels.dtype == np.uint8
+        assert (frame.sweep, frame.index, frame.scale) == ("sweep.avi", index, scale)
+        assert frame.timestamp_s == pytest.approx(index / FRAMES_PER_S)
+
+
+@pytest.mark.parametrize("codec", ["FFV1", "MJPG"])
+def test_all_frames_are_announced_and_read(tmp_path: Path, codec: str) -> None:
+    source = VideoSource(_write(tmp_path / "sweep.avi", _plain(), codec), None)
+    assert source.kind == "video"
+    assert source.frame_count == len(LEVELS)
+    np.testing.assert_allclose(_levels(source), LEVELS, atol=1)
+
+
+def test_a_video_can_be_read_twice(tmp_path: Path) -> None:
+    source = VideoSource(_write(tmp_path / "sweep.avi", _plain()), None)
+    assert _levels(source) == _levels(source) == list(LEVELS)
+
+
+@pytest.mark.parametrize(
+    "name", ["100%.avi", "sweep%03d.avi", "a b#é?.avi", "-i.avi", "file:x.avi", "http:x.avi", "concat:a|b.avi"]
+)
+def test_a_name_is_a_file_name_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    path = _write(tmp_path / "plain.avi", _plain()).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for given in (path, path.relative_to(tmp_path)):
+        assert _levels(VideoSource(given, None)) == list(LEVELS)
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.avi"
+    path.touch()
+    source = VideoSource(path, None)
+    with pytest.raises(SourceError, match=r"sweep\.avi is empty \(0 bytes\); copy the video again"):
+        _ = source.frame_count
+    with pytest.raises(SourceError, match="is empty"):
+        next(source.frames())
+
+
+@pytest.mark.parametrize("content", [b"HC is 175 mm\n" * 50, np.random.default_rng(0).bytes(5000), b"RIFF" + bytes(99)])
+def test_a_file_that_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "sweep.avi"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"sweep\.avi is not a video that can be read; export it as AVI or MP4"):
+        next(VideoSource(path, None).frames())
+
+
+def test_a_name_is_no_pattern_of_picture_files(tmp_path: Path) -> None:
+    for number in range(3):
+        picture = cv2.imencode(".png", np.full((48, 64), 50, np.uint8))[1].tobytes()
+        (tmp_path / f"sweep{number}.avi").write_bytes(picture)
+    path = tmp_path / "sweep%d.avi"
+    path.write_bytes(b"no video" * 100)
+    with pytest.raises(SourceError, match="is not a video that can be read"):
+        next(VideoSource(path, None).frames())
+
+
+def test_a_list_of_other_files_is_not_a_video(tmp_path: Path) -> None:
+    _write(tmp_path / "other.avi", _plain())
+    path = tmp_path / "sweep.avi"
+    path.write_text("ffconcat version 1.0\nfile other.avi\nfile other.avi\n")
+    with pytest.raises(SourceError):
+        next(VideoSource(path, None).frames())
+
+
+@pytest.mark.parametrize("codec", ["FFV1", "MJPG"])
+def test_a_cut_video_is_refused_or_gives_its_first_frames(tmp_path: Path, codec: str) -> None:
+    whole = _write(tmp_path / "whole.avi", _plain(), codec).read_bytes()
+    outcomes = set()
+    for length in np.linspace(1, len(whole) - 1, 25).astype(int):
+        path = tmp_path / "cut.avi"
+        path.write_bytes(whole[:length])
+        try:
+            levels = _levels(VideoSource(path, None))
+        except EdgeFetalError:
+            outcomes.add("refused")
+            continue
+        outcomes.add("read")
+        assert 0 < len(levels) <= len(LEVELS)
+        # The last frame may be half a frame; those before it are whole and in their places.
+        np.testing.assert_allclose(levels[:-1], LEVELS[: len(levels) - 1], atol=1)
+    assert outcomes == {"refused", "read"}
+
+
+def test_a_cut_video_can_be_told_by_the_frames_that_it_announces(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (48, 64), dtype=np.uint8) for _ in range(8)]
+    whole = _write(tmp_path / "whole.avi", noise, "MJPG").read_bytes()
+    path = tmp_path / "cut.avi"
+    path.write_bytes(whole[: 2 * len(whole) // 3])
+    source = VideoSource(path, None)
+    assert source.frame_count == 8
+    assert 0 < len(list(source.frames())) < 8
