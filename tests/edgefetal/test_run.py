@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 import cv2
 import pytest
 
+from edgefetal_calibration.datasets.hc18 import read_hc18
+from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_runtime.exam.record import Exam
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgefetal_calibration.phantom.head_clip import HeadClip
+    from edgefetal_runtime.infer.bundle import Bundle
     from tests.edgefetal.conftest import CommandLine
 
 
@@ -88,18 +91,14 @@ def test_empty_picture_is_an_abstention_and_not_an_error(edgefetal: CommandLine,
     assert all(m["value"] is None and m["abstained"] for m in record["measurements"])
 
 
-def test_real_heads(edgefetal: CommandLine, hc18_root: Path) -> None:
-    """One held-out subject of HC18, through the front door."""
-    picture = hc18_root / "training_set" / "604_HC.png"
-    record = edgefetal.json(
-        "run", "starter", picture, "--scale-csv", hc18_root / "training_set_pixel_size_and_HC.csv", "--out", "e"
-    )
-    truth = next(
-        line
-        for line in (hc18_root / "training_set_pixel_size_and_HC.csv").read_text().splitlines()
-        if line.startswith("604_HC")
-    )
-    assert record["measurements"][0]["value"] == pytest.approx(float(truth.split(",")[2]), abs=10)
+def test_real_heads(edgefetal: CommandLine, hc18_root: Path, starter: Bundle) -> None:
+    """Held-out subjects of HC18, through the front door."""
+    split = Split.model_validate_json(starter.read("split.json"))
+    for number, case in enumerate(split.select(read_hc18(hc18_root), Part.HELD_OUT)[10:60:25]):
+        table = hc18_root / "training_set_pixel_size_and_HC.csv"
+        record = edgefetal.json("run", "starter", case.picture, "--scale-csv", table, "--out", f"exam{number}")
+        assert record["measurements"][0]["value"] == pytest.approx(case.hc_mm, abs=10)
+        assert table.name in record["sweeps"][0]["scale"]["origin"]
 
 
 def test_existing_exam_is_not_overwritten(edgefetal: CommandLine, head_png: Path, tmp_path: Path) -> None:
