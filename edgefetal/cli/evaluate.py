@@ -59,7 +59,7 @@ def evaluate(
     terminal.write_json(json_file, value)
 
     terminal.say(f"{part} part: {len(chosen)} of {len(cases)} pictures.")
-    columns = ("graph", "measured", "HC MAE (mm)", "bias (mm)", "p95 (mm)", "max (mm)", "Dice", "ms a frame")
+    columns = ("graph", "measured", "MAE", "bias", "p95", "max", "Dice", "ms")
     lines = [
         (
             name,
@@ -70,7 +70,7 @@ def evaluate(
         )
         for name, s in summaries.items()
     ]
-    terminal.show_table(f"Head circumference, {summaries['shipped']['n_subjects']} subjects", columns, lines)
+    terminal.show_table(f"HC error in mm, {summaries['shipped']['n_subjects']} subjects; ms a frame", columns, lines)
     if reference:
         paired = value["paired"]
         terminal.say(

@@ -79,7 +79,7 @@ def test_evaluate_on_held_out_subjects(edgefetal: CommandLine, hc18_root: Path, 
     held_out = split.select(read_hc18(hc18_root), Part.HELD_OUT)
     assert report["n"] == len(held_out) == len(report["cases"])
     assert {split.parts[case["subject"]] for case in report["cases"]} == {Part.HELD_OUT}
-    assert report["n_measured"] >= 0.95 * report["n"]
+    assert report["n_measured"] >= 0.9 * report["n"]
     assert report["reference"]["hc_mae_mm"] <= 2.5
     assert report["paired"]["hc_mean_abs_difference_mm"] <= 0.2
     assert abs(report["hc_mae_mm"] - report["reference"]["hc_mae_mm"]) <= 0.2
