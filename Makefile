@@ -14,7 +14,7 @@ demo: $(VENV)/.clinic  ## the whole job on a simulated sweep
 	$(BIN)/edgefetal demo --out demo-exam
 
 test: $(VENV)/.workstation $(CLINIC)/.wheel  ## the test suite
-	EDGEFETAL_CLINIC_PYTHON=$(CURDIR)/$(CLINIC)/bin/python $(BIN)/python -m pytest
+	EDGEFETAL_CLINIC_PYTHON="$(CURDIR)/$(CLINIC)/bin/python" $(BIN)/python -m pytest
 
 lint: $(VENV)/.workstation  ## style, types, layers
 	$(BIN)/ruff check .
@@ -26,15 +26,17 @@ bench: $(VENV)/.clinic  ## latency of the starter bundle here
 	$(BIN)/edgefetal bench starter --json bench.json
 
 starter: $(VENV)/.workstation  ## train and build the starter bundle again (about 85 minutes on two cores)
-	$(BIN)/edgefetal train multitask-unet --data hc18:$(HC18) --out runs/starter --epochs 80 --precision bf16 --seed 1 --threads 2
+	$(BIN)/edgefetal train multitask-unet --data hc18:$(HC18) --out runs/starter --epochs 80 --precision bf16 --seed 1 --threads 2 --resume
+	rm -rf runs/starter-bundle
+	$(BIN)/edgefetal build runs/starter --device cpu-x86 --calibration hc18:$(HC18) --out runs/starter-bundle --name starter
 	rm -rf edgefetal/starter/bundle
-	$(BIN)/edgefetal build runs/starter --device cpu-x86 --calibration hc18:$(HC18) --out edgefetal/starter/bundle --name starter
+	mv runs/starter-bundle edgefetal/starter/bundle
 
 clean:
 	rm -rf $(VENV) $(CLINIC) demo-exam bench.json dist
 
 $(VENV)/bin/python $(CLINIC)/bin/python:
-	$(PYTHON) -m venv $(@D)/.. || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 3; }
+	$(PYTHON) -m venv $(@D)/.. || { rm -rf $(@D)/..; echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 3; }
 
 # The clinic's install: no torch.
 $(VENV)/.clinic: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -16,12 +16,16 @@ class Budget:
     """What is allowed, on the validation subjects.
 
     Args:
-        max_hc_difference_mm: mean absolute difference of HC between the two graphs.
+        max_hc_difference_mm: upper 95 % bound of the mean absolute difference of HC between the two graphs.
+        max_case_difference_mm: largest difference of any case.
+        max_reference_mae_mm: mean absolute HC error of the float graph itself; beyond it there is nothing to keep.
         max_lost_share: share of the cases that one graph measures and the other does not.
         min_measured_share: share of the cases that the float graph must measure for the judgement to mean anything.
     """
 
     max_hc_difference_mm: float = 0.2
+    max_case_difference_mm: float = 2.0
+    max_reference_mae_mm: float = 4.0
     max_lost_share: float = 0.02
     min_measured_share: float = 0.8
 
@@ -38,10 +42,16 @@ def judge(shipped: Sequence[CaseResult], reference: Sequence[CaseResult], budget
     reasons = []
     if n_measured < budget.min_measured_share * n:
         reasons.append(f"the float network measures only {n_measured} of {n} cases; train it further")
-    difference_mm = paired["hc_mean_abs_difference_mm"]
-    if difference_mm is None or difference_mm > budget.max_hc_difference_mm:
-        stated = "unknown" if difference_mm is None else f"{difference_mm:.3f} mm"
-        reasons.append(f"the mean HC difference is {stated}, the budget {budget.max_hc_difference_mm} mm")
+    reference_summary = summarise(reference)
+    limits = (
+        ("float HC error", reference_summary["hc_mae_mm"], budget.max_reference_mae_mm),
+        ("mean HC difference, upper bound,", paired["hc_difference_upper_mm"], budget.max_hc_difference_mm),
+        ("largest HC difference", paired["hc_max_abs_difference_mm"], budget.max_case_difference_mm),
+    )
+    for name, value_mm, limit_mm in limits:
+        if value_mm is None or not value_mm <= limit_mm:
+            stated = "unknown" if value_mm is None else f"{value_mm:.3f} mm"
+            reasons.append(f"the {name} is {stated}, the budget {limit_mm} mm")
     if paired["n_only_one_measured"] > budget.max_lost_share * n:
         reasons.append(f"{paired['n_only_one_measured']} of {n} cases are measured by one graph and not by the other")
     return {
@@ -50,7 +60,7 @@ def judge(shipped: Sequence[CaseResult], reference: Sequence[CaseResult], budget
         "passed": not reasons,
         "reasons": reasons,
         "shipped": summarise(shipped),
-        "reference": summarise(reference),
+        "reference": reference_summary,
         "paired": paired,
         "cases": {"shipped": rows(shipped), "reference": rows(reference)},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from edgefetal_runtime.biometry.ellipse import Ellipse
     from edgefetal_runtime.infer.network import Network
     from edgefetal_runtime.infer.preprocess import Letterbox
+
+# Small heads are of the first trimester and early second, where the same error in mm weighs more.
+SIZE_BANDS_MM = (0, 100, 200, 1000)
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def _run_case(
 def evaluate_heads(
     networks: Mapping[str, Network], cases: Sequence[HeadCase], on_case: Callable[[], None] = lambda: None
 ) -> dict[str, list[CaseResult]]:
-    """Measure every case with every network, in turns, so that their times compare.
+    """Measure every case with every network, one after the other in an order that alternates, so their times compare.
 
     Args:
         networks: networks by name.
@@ -126,21 +131,35 @@ def evaluate_heads(
         DatasetError: an annotation holds no outline.
     """
     results: dict[str, list[CaseResult]] = {name: [] for name in networks}
-    for case in cases:
+    for number, case in enumerate(cases):
         pixels = case.frame().pixels
         truth = ellipse_mask(case.head_px(), (pixels.shape[0], pixels.shape[1]))
-        for name, network in networks.items():
-            results[name].append(_run_case(network, case, pixels, truth))
+        for name in list(networks)[:: -1 if number % 2 else 1]:
+            results[name].append(_run_case(networks[name], case, pixels, truth))
         on_case()
     return results
 
 
 def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
-    """Summarise one network's results; figures over the measured cases are null where there is none.
+    """Summarise one network's results, all together and by size of the head.
+
+    Figures over the measured cases are null where there is none.
 
     Args:
         results: at least one case.
     """
+    return {
+        **_summary(results),
+        "seconds_per_frame": float(np.median([r.seconds for r in results])),
+        "by_size": [
+            {"from_mm": low, "to_mm": high, **_summary(within)}
+            for low, high in itertools.pairwise(SIZE_BANDS_MM)
+            if (within := [r for r in results if low <= r.hc_true_mm < high])
+        ],
+    }
+
+
+def _summary(results: Sequence[CaseResult]) -> dict[str, Any]:
     errors_mm = np.array([r.hc_mm - r.hc_true_mm for r in results if r.hc_mm is not None])
     measured = len(errors_mm) > 0
     return {
@@ -153,7 +172,6 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
         "hc_p95_mm": float(np.percentile(np.abs(errors_mm), 95)) if measured else None,
         "hc_max_mm": float(np.abs(errors_mm).max()) if measured else None,
         "dice_mean": float(np.mean([r.dice for r in results])),
-        "seconds_per_frame": float(np.median([r.seconds for r in results])),
     }
 
 
@@ -163,22 +181,32 @@ def compare(results: Sequence[CaseResult], reference: Sequence[CaseResult]) -> d
     The differences are `results` minus `reference`, over the cases that both measured.
     """
     pairs = list(zip(results, reference, strict=True))
-    differences_mm = np.array([a.hc_mm - b.hc_mm for a, b in pairs if a.hc_mm is not None and b.hc_mm is not None])
-    mae_change_mm = [
-        abs(a.hc_mm - a.hc_true_mm) - abs(b.hc_mm - b.hc_true_mm)
+    both = [
+        (a.subject, a.hc_mm - b.hc_mm, abs(a.hc_mm - a.hc_true_mm) - abs(b.hc_mm - b.hc_true_mm))
         for a, b in pairs
         if a.hc_mm is not None and b.hc_mm is not None
     ]
-    both = len(differences_mm) > 0
+    differences_mm = np.array([difference for _, difference, _ in both])
+    absolute_mm = np.abs(differences_mm)
+    some = len(both) > 0
     return {
-        "n_both_measured": len(differences_mm),
+        "n_both_measured": len(both),
         "n_only_one_measured": sum((a.hc_mm is None) != (b.hc_mm is None) for a, b in pairs),
-        "hc_mean_abs_difference_mm": float(np.abs(differences_mm).mean()) if both else None,
-        "hc_mean_difference_mm": float(differences_mm.mean()) if both else None,
-        "hc_max_abs_difference_mm": float(np.abs(differences_mm).max()) if both else None,
-        "hc_mae_change_mm": float(np.mean(mae_change_mm)) if both else None,
+        "hc_mean_abs_difference_mm": float(absolute_mm.mean()) if some else None,
+        "hc_difference_upper_mm": _upper_bound([subject for subject, _, _ in both], absolute_mm) if some else None,
+        "hc_mean_difference_mm": float(differences_mm.mean()) if some else None,
+        "hc_max_abs_difference_mm": float(absolute_mm.max()) if some else None,
+        "hc_mae_change_mm": float(np.mean([change for _, _, change in both])) if some else None,
         "time_ratio": float(np.median([b.seconds / a.seconds for a, b in pairs])),
     }
+
+
+def _upper_bound(subjects: Sequence[str], values: npt.NDArray[np.float64]) -> float:
+    """One-sided 95 % bootstrap bound of a mean, drawing whole subjects, whose pictures are not independent."""
+    names, membership = np.unique(np.array(subjects), return_inverse=True)
+    sums, counts = np.bincount(membership, values), np.bincount(membership)
+    drawn = np.random.default_rng(0).integers(len(names), size=(_RESAMPLES, len(names)))
+    return float(np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), 0.95))
 
 
 def rows(results: Sequence[CaseResult]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from edgefetal.cli import bench, build, demo, evaluate, run, train, verify
 from edgefetal_devices.errors import EdgeFetalError, EnvironmentLacksError
 
-_BUILD_PACKAGES = frozenset({"torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib"})
+_BUILD_PACKAGES = frozenset({"torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib", "sympy"})
 
 
 class _Group(TyperGroup):

@@ -29,8 +29,9 @@ def bench(
     from edgefetal_runtime.infer.latency import speed_ratio, time_networks
     from edgefetal_runtime.infer.network import load_network
 
-    terminal.check_json_target(json_file)
-    loaded = load_bundle(bundle_folder(bundle))
+    folder = bundle_folder(bundle)
+    terminal.check_json_target(json_file, folder)
+    loaded = load_bundle(folder)
     networks = {
         name: load_network(loaded, backend=backend, file=file, threads=threads)
         for name, file in (("shipped", MODEL), ("reference", REFERENCE))

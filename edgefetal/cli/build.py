@@ -35,10 +35,10 @@ def build(
     from edgefetal_devices.errors import CheckFailedError
     from edgefetal_devices.profile import read_profile
     from edgefetal_export.build import build as build_bundle
-    from edgefetal_runtime.atomic import refuse_existing
+    from edgefetal_runtime.atomic import require_new_folder
 
-    refuse_existing(out)
-    terminal.check_json_target(json_file)
+    require_new_folder(out)
+    terminal.check_json_target(json_file, out, run)
     profile = read_profile(device)
     _, cases = read_dataset(calibration)
     with terminal.steps() as progress:

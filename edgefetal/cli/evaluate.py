@@ -35,8 +35,9 @@ def evaluate(
     from edgefetal_runtime.infer.bundle import MODEL, REFERENCE, SPLIT, load_bundle
     from edgefetal_runtime.infer.network import load_network
 
-    terminal.check_json_target(json_file)
-    loaded = load_bundle(bundle_folder(bundle))
+    folder = bundle_folder(bundle)
+    terminal.check_json_target(json_file, folder)
+    loaded = load_bundle(folder)
     _, cases = read_dataset(dataset)
     chosen = select_part(Split.model_validate_json(loaded.read(SPLIT)), cases, part)
     files = {"shipped": MODEL} | ({"reference": REFERENCE} if reference else {})

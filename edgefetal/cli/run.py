@@ -41,21 +41,25 @@ def run(
     """
     from edgefetal.cli import terminal
     from edgefetal.starter import bundle_folder
-    from edgefetal_runtime.atomic import refuse_existing
+    from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.exam.pipeline import examine
     from edgefetal_runtime.exam.store import write_exam
     from edgefetal_runtime.infer.bundle import load_bundle, require_fit_for_clinic
+    from edgefetal_runtime.infer.golden import check_network
     from edgefetal_runtime.infer.network import load_network
     from edgefetal_runtime.scale import parse_mm_per_px
     from edgefetal_runtime.sources.source import open_source
 
-    refuse_existing(out)
-    terminal.check_json_target(json_file)
+    require_new_folder(out)
+    folder = bundle_folder(bundle)
+    terminal.check_json_target(json_file, out, source, scale_csv, folder)
     scale = None if mm_per_px is None else parse_mm_per_px(mm_per_px)
     opened = open_source(source, scale=scale, scale_csv=scale_csv)
-    loaded = load_bundle(bundle_folder(bundle))
+    loaded = load_bundle(folder)
     require_fit_for_clinic(loaded)
     network = load_network(loaded, backend=backend, threads=threads)
+    # The builder's answers, or none: a processor that rounds INT8 in its own way must not measure.
+    check_network(loaded, network)
     with terminal.steps() as progress:
         result = examine(opened, str(source), loaded, network, progress.step("frames", opened.frame_count))
     write_exam(result, out)

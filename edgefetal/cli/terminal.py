@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from edgefetal_devices.errors import OutputError
 from edgefetal_runtime.atomic import write_file
@@ -47,7 +49,7 @@ class Steps:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     _console.print(table)
 
 
@@ -86,16 +88,26 @@ def figure(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def check_json_target(path: Path | None) -> None:
-    """Refuse a JSON file that cannot be written, before the work is done.
+def check_json_target(path: Path | None, *others: Path | None) -> None:
+    """Refuse a JSON file that cannot be written or would harm something, before the work is done.
+
+    Args:
+        path: the file, or None where none was asked for.
+        others: what the command reads and writes; the file may be none of these, nor lie in one.
 
     Raises:
-        OutputError: its folder does not exist, or it is a folder itself.
+        OutputError: the file is a folder, its folder does not exist or cannot be written to, or it is one of `others`.
     """
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        message = (
-            f"{path} cannot be written: it is a folder, or its folder does not exist. Name a file in one that does."
-        )
+    if path is None:
+        return
+    target = path.absolute()
+    # `os.path` answers False for a name that no disk takes; `Path` raises.
+    if os.path.isdir(target) or not os.path.isdir(target.parent) or not os.access(target.parent, os.W_OK):  # noqa: PTH112
+        message = f"{path} cannot be written: it is a folder, or its folder is missing or protected. Name another file."
+        raise OutputError(message)
+    harmed = [other for other in others if other is not None and other.absolute() in (target, *target.parents)]
+    if harmed:
+        message = f"--json {path} would overwrite or alter {harmed[0]}; name another file."
         raise OutputError(message)
 
 

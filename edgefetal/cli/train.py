@@ -10,7 +10,9 @@ import typer
 
 from edgefetal.cli.options import JsonOption
 
-app = typer.Typer(no_args_is_help=True, help="Train a teacher.")
+_EXAMPLE = "Example: edgefetal train multitask-unet --data hc18:data/hc18 --out runs/heads --epochs 80"
+
+app = typer.Typer(no_args_is_help=True, help="Train a teacher.", epilog=_EXAMPLE)
 
 
 class Precision(str, Enum):
@@ -25,14 +27,11 @@ def _recipes() -> None:
     """Train a teacher: name a recipe."""
 
 
-@app.command(
-    "multitask-unet",
-    epilog="Example: edgefetal train multitask-unet --data hc18:data/hc18 --out runs/heads --epochs 80",
-)
+@app.command("multitask-unet", epilog=_EXAMPLE)
 def multitask_unet(
     data: Annotated[str, typer.Option("--data", metavar="KIND:PATH", help="Labelled set, such as hc18:data/hc18.")],
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, or start it.")] = False,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training subjects.")] = 80,
     batch_size: Annotated[
         Optional[int],
@@ -43,7 +42,7 @@ def multitask_unet(
             show_default=False,
         ),
     ] = None,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak of the one-cycle schedule.")] = 2e-3,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", min=1e-8, help="Peak of the schedule.")] = 2e-3,
     classification_weight: Annotated[
         float, typer.Option("--classification-weight", min=0, max=1, help="`w` in `w * L_cls + (1 - w) * L_seg`.")
     ] = 0.1,
@@ -63,7 +62,7 @@ def multitask_unet(
     from edgefetal_calibration.datasets.kinds import read_dataset
     from edgefetal_export.training.multitask import count_work, default_batch_size, multitask_recipe, train
 
-    terminal.check_json_target(json_file)
+    terminal.check_json_target(json_file, out)
     kind, cases = read_dataset(data)
     recipe = multitask_recipe(
         dataset=kind.name,
@@ -90,7 +89,7 @@ def multitask_unet(
             on_step=lambda epoch: on_step(f"train, epoch {epoch} of {epochs}"),
             on_epoch=lambda row: progress.say(
                 f"epoch {row['epoch']:3d}  loss {row['segmentation_loss']:.3f}  validation HC error "
-                f"{row['validation_hc_mae_mm']:.2f} mm "
+                f"{terminal.figure(row['validation_hc_mae_mm'])} mm "
                 f"({row['validation_n_measured']} of {row['validation_n']} measured)  "
                 f"plane {row['validation_plane_accuracy']:.3f}"
             ),
@@ -98,6 +97,6 @@ def multitask_unet(
     terminal.write_json(json_file, metrics)
     best = metrics["best"]
     terminal.say(
-        f"Best: epoch {best['epoch']}, validation HC error {best['validation_hc_mae_mm']:.2f} mm, "
+        f"Best: epoch {best['epoch']}, validation HC error {terminal.figure(best['validation_hc_mae_mm'])} mm, "
         f"{best['validation_n_measured']} of {best['validation_n']} measured. Run: {out}"
     )

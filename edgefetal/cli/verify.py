@@ -24,8 +24,9 @@ def verify(
     from edgefetal_runtime.infer.golden import check_network, check_preprocessing
     from edgefetal_runtime.infer.network import load_network
 
-    terminal.check_json_target(json_file)
-    loaded = load_bundle(bundle_folder(bundle))
+    folder = bundle_folder(bundle)
+    terminal.check_json_target(json_file, folder)
+    loaded = load_bundle(folder)
     golden = check_preprocessing(loaded)
     terminal.say(f"{loaded.manifest.name}: {len(loaded.manifest.files)} files as built, {loaded.sha256[:12]}.")
     terminal.say(f"{golden} golden frames are prepared here bit for bit as they were when it was built.")

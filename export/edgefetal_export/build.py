@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgefetal_calibration.budget import Budget, judge
 from edgefetal_calibration.datasets.kinds import dataset_kind
 from edgefetal_calibration.datasets.split import Part
-from edgefetal_calibration.evaluate import evaluate_heads
+from edgefetal_calibration.evaluate import evaluate_heads, summarise
 from edgefetal_calibration.phantom.head_clip import simulate_head_clip
 from edgefetal_calibration.ranges import choose_range_frames
 from edgefetal_calibration.thresholds import NONE, fit_thresholds
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 RANGE_FRAMES = 200
 _PARITY_FRAMES = 4
-_TOOLS = ("torch", "monai", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless")
+# Either OpenCV wheel will do.
+_TOOLS = ("torch", "monai", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless", "opencv-python")
 
 
 class Progress(Protocol):
@@ -108,7 +109,7 @@ def build(
         raise DatasetError(message)
 
     network = MultitaskUnet(recipe.network).eval()
-    network.load_state_dict(run_folder.load_weights(run))
+    network.load_state_dict(run_folder.load_finished_weights(run, recipe))
 
     advance = progress.step("export to ONNX", 1)
     reference = onnx_from_network(network, recipe.preprocess)
@@ -137,6 +138,12 @@ def build(
         {key: Network(manifest, backend) for key, backend in backends.items()}, validation, advance
     )
     evidence = judge(results["shipped"], results["reference"], Budget())
+
+    # Reported beside the evidence, and used for no decision.
+    held_out = split.select(cases, Part.HELD_OUT)
+    advance = progress.step("report on held-out subjects", len(held_out))
+    unseen = evaluate_heads({key: Network(manifest, backend) for key, backend in backends.items()}, held_out, advance)
+    evidence["held_out"] = {key: summarise(of_graph) for key, of_graph in unseen.items()}
     manifest = manifest.model_copy(update={"budget_passed": evidence["passed"]})
 
     files = {
@@ -145,7 +152,8 @@ def build(
         layout.GOLDEN: make_golden(golden_frames(), recipe.preprocess, backends["shipped"]),
         layout.EVIDENCE: (json.dumps(evidence, indent=1) + "\n").encode(),
         layout.SPLIT: (split.model_dump_json() + "\n").encode(),
-        layout.MODEL_CARD: write_model_card(manifest, evidence).encode(),
+        layout.RECIPE: (recipe.model_dump_json(indent=1) + "\n").encode(),
+        layout.MODEL_CARD: write_model_card(manifest, recipe, evidence).encode(),
     }
     write_bundle(out, files, manifest)
     return BuildResult(evidence, {file: len(content) for file, content in files.items()}, parity)
@@ -188,12 +196,13 @@ def _describe(
             parameters=parameters,
         ),
         budget_passed=False,
-        tools={"python": platform.python_version()} | {tool: metadata.version(tool) for tool in _installed(_TOOLS)},
+        tools={"machine": platform.machine(), "python": platform.python_version()}
+        | {tool: metadata.version(tool) for tool in _installed(_TOOLS)},
         files={},
     )
 
 
 def _installed(names: Sequence[str]) -> list[str]:
-    """Return those of the packages that are installed; either OpenCV wheel will do."""
+    """Return those of the packages that are installed."""
     present = {distribution.metadata["Name"] for distribution in metadata.distributions()}
     return [tool for tool in names if tool in present]

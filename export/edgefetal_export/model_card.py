@@ -5,27 +5,52 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgefetal_export.training.run import Recipe
     from edgefetal_runtime.infer.bundle import Manifest
 
 
-def _figures(summary: dict[str, Any]) -> str:
+def _figures(part: str, graph: str, summary: dict[str, Any]) -> str:
     """Write one row of the table of results."""
-    mae_mm, bias_mm, p95_mm = (summary[key] for key in ("hc_mae_mm", "hc_bias_mm", "hc_p95_mm"))
-    numbers = "- | - | -" if mae_mm is None else f"{mae_mm:.2f} | {bias_mm:+.2f} | {p95_mm:.2f}"
-    return f"{summary['n_measured']} of {summary['n']} | {numbers} | {summary['dice_mean']:.4f}"
+    keys = ("hc_mae_mm", "hc_bias_mm", "hc_p95_mm", "hc_max_mm")
+    numbers = " | ".join("-" if summary[key] is None else f"{summary[key]:.2f}" for key in keys)
+    return f"| {part} | {graph} | {summary['n_measured']} of {summary['n']} | {numbers} | {summary['dice_mean']:.4f} |"
 
 
-def write_model_card(manifest: Manifest, evidence: dict[str, Any]) -> str:
+def training_command(recipe: Recipe) -> str:
+    """Write the command that trains by a recipe again."""
+    return (
+        f"edgefetal train {recipe.name} --data {recipe.dataset}:PATH --out RUN --epochs {recipe.epochs} "
+        f"--batch-size {recipe.batch_size} --learning-rate {recipe.learning_rate:g} "
+        f"--classification-weight {recipe.classification_weight:g} --precision {recipe.precision} --seed {recipe.seed}"
+    )
+
+
+def write_model_card(manifest: Manifest, recipe: Recipe, evidence: dict[str, Any]) -> str:
     """Write the card, in Markdown, from the bundle's own records.
 
     Args:
         manifest: the bundle's manifest.
+        recipe: how it was trained.
         evidence: what `evidence.json` holds.
     """
-    training, subjects = manifest.training, manifest.training.subjects
-    paired = evidence["paired"]
-    difference_mm = paired["hc_mean_abs_difference_mm"]
+    training, subjects, thresholds = manifest.training, manifest.training.subjects, manifest.thresholds
+    difference_mm = evidence["paired"]["hc_mean_abs_difference_mm"]
     stated = "not known, nothing was measured" if difference_mm is None else f"{difference_mm:.3f} mm"
+    held_out = evidence["held_out"]
+    table = "\n".join(
+        [
+            "| part | graph | measured | HC mean abs. error (mm) | bias | 95th percentile | largest | Dice |",
+            "|---|---|---|---|---|---|---|---|",
+            _figures("held out", "INT8", held_out["shipped"]),
+            _figures("held out", "float", held_out["reference"]),
+            *(
+                _figures(f"held out, HC {band['from_mm']} to {band['to_mm']} mm", "INT8", band)
+                for band in held_out["shipped"]["by_size"]
+            ),
+            _figures("validation", "INT8", evidence["shipped"]),
+            _figures("validation", "float", evidence["reference"]),
+        ]
+    )
     return f"""# Model card: {manifest.name}
 
 **Not a medical device.** Research software; nothing here may be used for diagnosis or to manage a pregnancy.
@@ -34,22 +59,22 @@ def write_model_card(manifest: Manifest, evidence: dict[str, Any]) -> str:
   picture shows one ({", ".join(manifest.heads.plane)}). The runtime fits an ellipse to the outline.
 - **Network.** Multi-task U-Net after Qazi et al. 2023 (arXiv 2311.09607), {training.parameters:,} parameters, input
   {manifest.preprocess.width_px} x {manifest.preprocess.height_px}; shipped in INT8 for `{manifest.device}`.
-- **Training data.** {training.attribution}; licence {training.licence}. Split by subject:
-  {subjects["train"]} to train, {subjects["validation"]} to choose the checkpoint, {subjects["held-out"]} never seen.
+- **Training data.** {training.attribution}; licence {training.licence}. Split by subject, which is an examination (the
+  leading number of a file's name): {subjects["train"]} to train, {subjects["validation"]} to choose the checkpoint,
+  {subjects["held-out"]} held out. One woman may have several examinations; the data do not say which.
 - **Pictures without a head** were made from the same pictures (windows beside the head, the head painted over, blank
   and noisy screens). Other fetal anatomy was never seen in training, so `none` is not to be relied on for it.
-- **Refusals.** A frame is refused below a head probability of {manifest.thresholds.plane_probability:.3f}, or below an
-  agreement of {manifest.thresholds.agreement:.3f} between the mask and its ellipse (each fitted so that 2 % of the
-  validation heads fall below it).
+- **Refusals.** A frame is refused below a head probability of {thresholds.plane_probability:.3f}, or below an agreement
+  of {thresholds.agreement:.3f} between the mask and its ellipse. Each is the value that 2 % of the validation heads
+  fall below, or 0.5 where that is more. Beside these, the outline must be closed, elliptical and of a head's size.
 - **Intervals.** None; a value comes without its uncertainty.
 
-Validation subjects (they chose the checkpoint, so these figures flatter; evaluate on subjects never seen):
+{table}
 
-| graph | measured | HC mean abs. error (mm) | bias (mm) | 95th percentile (mm) | Dice |
-|---|---|---|---|---|---|
-| shipped, INT8 | {_figures(evidence["shipped"])} |
-| reference, float | {_figures(evidence["reference"])} |
-
-Mean absolute difference between the two, case by case: {stated}.
+Validation subjects chose the checkpoint and the thresholds, so their figures flatter; held-out subjects chose nothing.
+Mean absolute difference between the two graphs on validation, case by case: {stated}.
 Within the accuracy budget: {"yes" if evidence["passed"] else "NO"}.
+
+Trained by `{training_command(recipe)}`; exported with torch {manifest.tools.get("torch", "unknown")} and judged on
+{manifest.tools["machine"]}.
 """

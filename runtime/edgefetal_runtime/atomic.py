@@ -26,6 +26,19 @@ def refuse_existing(path: Path) -> None:
         raise OutputError(message)
 
 
+def require_new_folder(folder: Path) -> None:
+    """Refuse a folder that exists or cannot be made, before the work that is to fill it.
+
+    Raises:
+        OutputError: it exists, or the nearest folder above it that exists cannot be written to.
+    """
+    refuse_existing(folder)
+    above = next((parent for parent in folder.absolute().parents if os.path.lexists(parent)), None)
+    if above is None or not above.is_dir() or not os.access(above, os.W_OK):
+        message = f"{folder} cannot be made, because {above} is not a folder that can be written to; name another."
+        raise OutputError(message)
+
+
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files under a hidden name, then give the folder its own, so that a kill leaves a whole folder or none.
 

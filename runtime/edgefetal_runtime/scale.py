@@ -11,6 +11,8 @@ from edgefetal_devices.errors import ScaleError
 # one in centimetres that still falls inside is caught by the plausible range of the measurement.
 MIN_MM_PER_PX = 0.02
 MAX_MM_PER_PX = 3.0
+# A 4:3 picture squeezed into 16:9 or the other way makes pixels of 4:3; more than that is a slip of the hand.
+MAX_PIXEL_RATIO = 1.6
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Scale:
         relative_uncertainty: one standard deviation of the scale, relative (0.01 = 1 %); None where nobody stated one.
 
     Raises:
-        ScaleError: a pixel size is not finite, not positive, or outside `MIN_MM_PER_PX` to `MAX_MM_PER_PX`.
+        ScaleError: a pixel size is not finite, not positive, or outside `MIN_MM_PER_PX` to `MAX_MM_PER_PX`, or the two
+            differ by more than `MAX_PIXEL_RATIO`.
     """
 
     x_mm_per_px: float
@@ -44,6 +47,13 @@ class Scale:
                     f"{MAX_MM_PER_PX:g} mm; check that it is in mm per pixel and not in cm or micrometres."
                 )
                 raise ScaleError(message)
+        ratio = self.x_mm_per_px / self.y_mm_per_px
+        if not 1 / MAX_PIXEL_RATIO <= ratio <= MAX_PIXEL_RATIO:
+            message = (
+                f"Pixels of {self.x_mm_per_px:g} x {self.y_mm_per_px:g} mm ({self.origin}) are stretched more than any "
+                f"capture does ({MAX_PIXEL_RATIO:g} times); check X and Y."
+            )
+            raise ScaleError(message)
 
 
 def parse_mm_per_px(text: str) -> Scale:

@@ -30,6 +30,14 @@ def test_summary_by_hand() -> None:
     assert summary["dice_mean"] == pytest.approx(0.9)
 
 
+def test_summary_by_size_of_the_head() -> None:
+    summary = summarise([result(91.0, true_mm=90.0), result(None, true_mm=80.0), result(203.0)])
+    small, large = summary["by_size"]
+    assert (small["from_mm"], small["to_mm"], small["n"], small["n_measured"]) == (0, 100, 2, 1)
+    assert small["hc_mae_mm"] == pytest.approx(1.0)
+    assert (large["from_mm"], large["n"]) == (200, 1)
+
+
 def test_summary_without_a_measurement_says_null() -> None:
     summary = summarise([result(None)])
     assert summary["n_measured"] == 0
@@ -46,6 +54,7 @@ def test_comparison_is_paired() -> None:
     assert paired["hc_mean_abs_difference_mm"] == pytest.approx(0.35)
     assert paired["hc_mean_difference_mm"] == pytest.approx(0.15)
     assert paired["hc_max_abs_difference_mm"] == pytest.approx(0.5)
+    assert paired["hc_difference_upper_mm"] >= paired["hc_mean_abs_difference_mm"]
     # |1| - |0.5| and |-1| - |-0.8|
     assert paired["hc_mae_change_mm"] == pytest.approx(0.35)
     assert paired["time_ratio"] == pytest.approx(2.0)
@@ -60,11 +69,13 @@ def test_comparison_needs_the_same_cases() -> None:
     ("shipped_mm", "reference_mm", "reason"),
     [
         ([200.1] * 50, [200.0] * 50, None),
-        ([200.3] * 50, [200.0] * 50, "difference is 0.300 mm"),
+        ([200.3] * 50, [200.0] * 50, "upper bound, is 0.300 mm"),
+        ([207.0] + [200.0] * 49, [200.0] * 50, "largest HC difference is 7.000 mm"),
+        ([205.0] * 50, [205.0] * 50, "float HC error is 5.000 mm"),
         ([200.0] * 48 + [None] * 2, [200.0] * 50, "2 of 50 cases"),
         ([200.0] * 49 + [None], [200.0] * 50, None),
         ([200.0] * 39 + [None] * 11, [200.0] * 39 + [None] * 11, "only 39 of 50"),
-        ([None] * 50, [None] * 50, "difference is unknown"),
+        ([None] * 50, [None] * 50, "upper bound, is unknown"),
     ],
 )
 def test_budget(shipped_mm: list[float | None], reference_mm: list[float | None], reason: str | None) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,34 @@ def test_no_pictures(tmp_path: Path) -> None:
     (tmp_path / TABLE).write_text("filename,pixel size(mm),head circumference (mm)\n")
     with pytest.raises(DatasetError, match="holds no pictures"):
         read_hc18(tmp_path)
+
+
+@pytest.mark.parametrize("thickness", [1, 2, 3])
+def test_ring_is_read_along_its_middle(copied: Path, thickness: int) -> None:
+    """Upstream draws the outline as a ring; its middle is what was annotated."""
+    case = next(case for case in read_hc18(copied) if case.name == "012_HC.png")
+    truth = case.head_px()
+    ring = np.zeros((180 * 8, 260 * 8), np.uint8)
+    points = np.round(((truth.points(720) + 0.5) * 8 - 0.5) * 16).astype(np.int32).reshape(-1, 1, 2)
+    cv2.polylines(ring, [points], isClosed=True, color=(255,), thickness=8 * thickness, lineType=cv2.LINE_8, shift=4)
+    small = cv2.resize(ring, (260, 180), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(case.annotation), ((small > 110) * 255).astype(np.uint8))
+    assert case.head_px().circumference() == pytest.approx(truth.circumference(), rel=0.006)
+
+
+def test_mask_of_another_picture_is_refused(copied: Path) -> None:
+    cases = {case.name: case for case in read_hc18(copied)}
+    shutil.copy(cases["020_HC.png"].annotation, cases["005_HC.png"].annotation)
+    with pytest.raises(DatasetError, match=r"005_HC_Annotation\.png outlines .* the table says 140\.0 mm"):
+        cases["005_HC.png"].head_px()
+
+
+def test_digest_is_of_pixels_and_not_of_bytes(copied: Path) -> None:
+    case = read_hc18(copied)[3]
+    again = copied / "again.png"
+    cv2.imwrite(str(again), cv2.imread(str(case.picture), cv2.IMREAD_GRAYSCALE), [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    assert again.read_bytes() != case.picture.read_bytes()
+    assert dataclasses.replace(case, picture=again).digest() == case.digest()
 
 
 def test_black_annotation(copied: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
+import cv2
 import pytest
 
 from edgefetal_calibration.datasets.hc18 import FOLDER, read_hc18
@@ -119,7 +120,9 @@ def test_strangers_cannot_calibrate(tmp_path: Path, tiny_run: Path, tiny_hc18: P
     """The same pictures with one pixel changed each are other data, whatever their names."""
     other = shutil.copytree(tiny_hc18, tmp_path / "other")
     for picture in (other / FOLDER).glob("*HC.png"):
-        picture.write_bytes(picture.read_bytes() + b"\n")
+        pixels = cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE)
+        pixels[0, 0] ^= 1
+        cv2.imwrite(str(picture), pixels)
     with pytest.raises(DatasetError, match="trained on"):
         build(tiny_run, read_profile("cpu-x86"), read_hc18(other), tmp_path / "out", name="x", progress=Recorder())
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +60,21 @@ def test_graph_has_the_contract(exported: bytes) -> None:
     kinds = {node.op_type for node in model.graph.node}
     assert "BatchNormalization" not in kinds
     assert "Pad" not in kinds
+
+
+def test_graph_tells_nothing_of_the_machine_that_made_it(exported: bytes) -> None:
+    for word in (b"/site-packages/", b'File "', b".py"):
+        assert word not in exported
+
+
+def test_network_that_answers_no_number_does_not_pass(
+    network: MultitaskUnet, exported: bytes, images: list[npt.NDArray[np.float32]]
+) -> None:
+    spoilt = copy.deepcopy(network)
+    with torch.no_grad():
+        spoilt.plane_head[3].bias.fill_(float("nan"))
+    with pytest.raises(CheckFailedError, match="nan"):
+        check_parity(spoilt, open_backend("onnxruntime", exported), images[:1])
 
 
 def test_another_network_does_not_pass_for_it(exported: bytes, images: list[npt.NDArray[np.float32]]) -> None:

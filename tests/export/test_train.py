@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgefetal_calibration.datasets.split import Part
 from edgefetal_devices.errors import DatasetError, InputError, OutputError
+from edgefetal_export.training import multitask
 from edgefetal_export.training.multitask import ValidationScore, count_work, default_batch_size, train
-from edgefetal_export.training.run import read_recipe, read_split
+from edgefetal_export.training.run import load_finished_weights, read_recipe, read_split
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from edgefetal_calibration.datasets.hc18 import HeadCase
@@ -37,7 +40,7 @@ def test_run_leaves_what_it_promises(tiny_run: Path, tiny_recipe: Recipe) -> Non
     assert read_recipe(tiny_run) == tiny_recipe
     assert (tiny_run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert len(load_file(tiny_run / "model.safetensors")) > 50
-    assert not list(tiny_run.glob(".*.partial"))
+    assert not [file for file in tiny_run.iterdir() if "partial" in file.name]
 
 
 def test_killed_run_ends_with_the_same_weights(
@@ -104,17 +107,79 @@ def test_foreign_folder_is_no_run(tmp_path: Path) -> None:
         read_recipe(tmp_path)
 
 
-def test_split_is_by_subject(tiny_run: Path, tiny_cases: list[HeadCase]) -> None:
-    split = read_split(tiny_run)
-    twice = [case.subject for case in tiny_cases if case.name.endswith("_2HC.png")]
-    assert len(twice) == 4
-    assert set(split.parts) == {case.subject for case in tiny_cases}
+def test_only_training_and_validation_pictures_are_read(
+    tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[HeadCase] = []
+    original = multitask.load_heads
+
+    def spy(cases: list[HeadCase], advance: Callable[[], None]) -> list[multitask.LabelledHead]:
+        read.extend(cases)
+        return original(cases, advance)
+
+    monkeypatch.setattr(multitask, "load_heads", spy)
+    train(tmp_path / "run", tiny_recipe.model_copy(update={"epochs": 1}), tiny_cases, resume=False)
+    parts = read_split(tmp_path / "run").parts
+    assert {parts[case.subject] for case in read} == {Part.TRAIN, Part.VALIDATION}
+    held_out = {subject for subject, part in parts.items() if part is Part.HELD_OUT}
+    assert held_out
+    assert not held_out & {case.subject for case in read}
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 10, 20, 21])
+def test_any_number_of_steps_has_a_schedule(
+    tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe, epochs: int
+) -> None:
+    """One step an epoch, killed after the first: ten steps with a tenth of warm-up would divide by zero."""
+    recipe = tiny_recipe.model_copy(update={"epochs": epochs, "batch_size": 25})
+
+    def kill(_: int) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        train(tmp_path / "run", recipe, tiny_cases, resume=False, on_step=kill)
+
+
+def test_files_are_written_again_from_the_checkpoint(
+    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe
+) -> None:
+    """A kill between the checkpoint and the files must not leave weights of another epoch."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    expected = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(b"torn")
+    (run / "metrics.json").unlink()
+    with pytest.raises(InputError, match="--resume"):
+        load_finished_weights(run, tiny_recipe)
+    train(run, tiny_recipe, tiny_cases, resume=True)
+    assert (run / "model.safetensors").read_bytes() == expected
+    assert load_finished_weights(run, tiny_recipe)
+
+
+def test_unfinished_run_is_not_built(tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe) -> None:
+    def kill(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(tmp_path / "run", tiny_recipe, tiny_cases, resume=False, on_epoch=kill)
+    with pytest.raises(InputError, match="2 of 3 epochs"):
+        load_finished_weights(tmp_path / "run", tiny_recipe)
+
+
+def test_torn_checkpoint_is_named(
+    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    content = (run / "checkpoint.pt").read_bytes()
+    (run / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged"):
+        train(run, tiny_recipe, tiny_cases, resume=True)
 
 
 def test_abstentions_cost() -> None:
     assert ValidationScore(2.0, n=10, n_measured=10, plane_accuracy=1.0).cost_mm() == pytest.approx(2.0)
     assert ValidationScore(2.0, n=10, n_measured=5, plane_accuracy=1.0).cost_mm() == pytest.approx(6.0)
-    assert ValidationScore(10.0, n=10, n_measured=0, plane_accuracy=1.0).cost_mm() == pytest.approx(10.0)
+    assert ValidationScore(None, n=10, n_measured=0, plane_accuracy=1.0).cost_mm() == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize(("pictures", "expected"), [(834, 16), (32, 16), (12, 6), (1, 1)])

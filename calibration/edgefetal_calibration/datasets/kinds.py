@@ -59,4 +59,4 @@ def read_dataset(text: str) -> tuple[DatasetKind, list[HeadCase]]:
         message = f"{text!r} does not name a dataset; write KIND:PATH, such as hc18:data/hc18."
         raise DatasetError(message)
     kind = dataset_kind(name)
-    return kind, kind.read(Path(path))
+    return kind, kind.read(Path(path).expanduser())

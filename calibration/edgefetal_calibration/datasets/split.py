@@ -32,7 +32,7 @@ class Case(Protocol):
         """Whose picture it is."""
 
     def digest(self) -> str:
-        """SHA-256 of its content."""
+        """SHA-256 of its pixels."""
 
 
 CaseT = TypeVar("CaseT", bound=Case)
@@ -45,7 +45,8 @@ class Split(BaseModel):
         dataset: kind of the dataset, such as `hc18`.
         seed: seed of the draw.
         parts: subject to part.
-        digests: content hash of every picture of the training and validation subjects, by which they are known again.
+        digests: content hash of every picture of the training and validation subjects, with its subject, by which they
+            are known again under other names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,10 +63,15 @@ class Split(BaseModel):
         another collection, whose subject numbers mean nothing here, and every case of it is held out.
         """
         cases = list(cases)
-        known = {self.digests[digest] for case in cases if (digest := case.digest()) in self.digests}
+        # A known picture says whose subject it is, whatever its file is called here.
+        known = {
+            case.subject: self.parts[self.digests[digest]]
+            for case in cases
+            if (digest := case.digest()) in self.digests
+        }
         if not known:
             return cases if part is Part.HELD_OUT else []
-        return [case for case in cases if self.parts.get(case.subject, Part.HELD_OUT) is part]
+        return [case for case in cases if known.get(case.subject, self.parts.get(case.subject, Part.HELD_OUT)) is part]
 
 
 def split_by_subject(cases: Sequence[Case], *, dataset: str, seed: int, validation: float, held_out: float) -> Split:

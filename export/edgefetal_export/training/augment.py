@@ -85,7 +85,7 @@ def _photometric(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt
 def augmented_head(
     pixels: npt.NDArray[np.uint8], outline_px: Ellipse, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], Ellipse]:
-    """Vary a head picture, keeping at least most of the head in view.
+    """Vary a head picture; a large head may come to lie partly outside.
 
     Args:
         pixels: shape (H, W), uint8.

@@ -26,7 +26,12 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> bytes:
     loss.plot(epochs, [row["classification_loss"] for row in rows], label="plane (cross-entropy)")
     loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
     loss.legend()
-    error.plot(epochs, [row["validation_hc_mae_mm"] for row in rows], label="HC error of the measured")
+    measured = [row for row in rows if row["validation_hc_mae_mm"] is not None]
+    error.plot(
+        [row["epoch"] for row in measured],
+        [row["validation_hc_mae_mm"] for row in measured],
+        label="HC error of the measured",
+    )
     error.plot(epochs, [row["validation_cost_mm"] for row in rows], ":", label="with abstentions at 10 mm")
     error.plot(best["epoch"], best["validation_cost_mm"], "o", label=f"kept: epoch {best['epoch']}")
     error.set(xlabel="epoch", ylabel="validation HC mean absolute error (mm)", yscale="log")

@@ -46,6 +46,7 @@ ABSTENTION_COST_MM = 10.0
 
 # The seed of a sample is (seed, epoch, index): any epoch can be made again without the ones before it.
 _VALIDATION_EPOCH = 1_000_000
+_FEW_STEPS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,20 +103,20 @@ class ValidationScore:
     """How good the averaged weights are on the validation subjects.
 
     Args:
-        hc_mae_mm: mean absolute HC error over the measured pictures, NaN-free (the abstention cost where none was).
+        hc_mae_mm: mean absolute HC error over the measured pictures, or None where none was.
         n: pictures with a head.
         n_measured: pictures of these with a measurement.
         plane_accuracy: share of right answers on the pictures with a head and as many without.
     """
 
-    hc_mae_mm: float
+    hc_mae_mm: float | None
     n: int
     n_measured: int
     plane_accuracy: float
 
     def cost_mm(self) -> float:
         """Rank of a checkpoint: mean error with every abstention at `ABSTENTION_COST_MM`."""
-        return (self.hc_mae_mm * self.n_measured + ABSTENTION_COST_MM * (self.n - self.n_measured)) / self.n
+        return ((self.hc_mae_mm or 0.0) * self.n_measured + ABSTENTION_COST_MM * (self.n - self.n_measured)) / self.n
 
 
 def default_batch_size(pictures: int) -> int:
@@ -207,7 +208,10 @@ def _network(recipe: Recipe) -> MultitaskUnet:
 
 
 def validate(network: nn.Module, heads: Sequence[LabelledHead], recipe: Recipe) -> ValidationScore:
-    """Measure the validation pictures exactly as the clinic would, and classify as many without a head."""
+    """Measure the validation pictures by the clinic's geometry, and classify as many without a head.
+
+    The thresholds of the clinic are fitted later, on the finished network, so nothing is refused by them here.
+    """
     network.eval()
     errors_mm: list[float] = []
     right = 0
@@ -222,7 +226,7 @@ def validate(network: nn.Module, heads: Sequence[LabelledHead], recipe: Recipe) 
             hc = outline.circumference() if isinstance(outline, HeadOutline) else outline
             if isinstance(hc, Measured):
                 errors_mm.append(abs(hc.value - head.hc_mm))
-    mae_mm = float(np.mean(errors_mm)) if errors_mm else ABSTENTION_COST_MM
+    mae_mm = float(np.mean(errors_mm)) if errors_mm else None
     return ValidationScore(mae_mm, len(heads), len(errors_mm), right / (2 * len(heads)))
 
 
@@ -312,17 +316,21 @@ def train(
     averaging = get_ema_multi_avg_fn(recipe.average_decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    total_steps = recipe.epochs * steps
+    # A warm-up of a single step is a division by zero in torch, and a tenth of so few steps may be that one.
+    warm_up_share = 0.1 if total_steps > _FEW_STEPS else 0.3
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.learning_rate, total_steps=recipe.epochs * steps, pct_start=0.1
+        optimizer, max_lr=recipe.learning_rate, total_steps=total_steps, pct_start=warm_up_share
     )
     stateful: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
     rows: list[dict[str, Any]] = []
+    best_weights: dict[str, Tensor] = {}
     if (state := run_folder.load_checkpoint(run)) is not None:
         for name, part in stateful.items():
             part.load_state_dict(state[name])
-        rows = state["rows"]
+        rows, best_weights = state["rows"], state["best_weights"]
+        _write_results(run, recipe, split, network, rows, best_weights)
 
-    metrics = _metrics(recipe, split, network, rows)
     for epoch in range(len(rows), recipe.epochs):
         started_s = time.perf_counter()
         # Dropout and the order of the batches must not depend on whether the run was interrupted.
@@ -351,14 +359,34 @@ def train(
                 "seconds": time.perf_counter() - started_s,
             }
         )
-        metrics = _metrics(recipe, split, network, rows)
-        if metrics["best"] is rows[-1]:
-            run_folder.save_weights(run, average.module.state_dict())
-        run_folder.write_json(run / run_folder.METRICS, metrics)
-        write_file(run / run_folder.CURVES, draw_curves(rows))
-        run_folder.save_checkpoint(run, {name: part.state_dict() for name, part in stateful.items()} | {"rows": rows})
+        if _best(rows) is rows[-1]:
+            best_weights = {name: tensor.clone() for name, tensor in average.module.state_dict().items()}
+        run_folder.save_checkpoint(
+            run,
+            {name: part.state_dict() for name, part in stateful.items()} | {"rows": rows, "best_weights": best_weights},
+        )
+        _write_results(run, recipe, split, network, rows, best_weights)
         on_epoch(rows[-1])
-    return metrics
+    return _metrics(recipe, split, network, rows)
+
+
+def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of the checkpoint that is kept: the least cost, and of equals the one trained longest."""
+    return min(rows, key=lambda row: (row["validation_cost_mm"], -row["epoch"]))
+
+
+def _write_results(
+    run: Path,
+    recipe: Recipe,
+    split: Split,
+    network: nn.Module,
+    rows: list[dict[str, Any]],
+    best_weights: dict[str, Tensor],
+) -> None:
+    """Write what the checkpoint says into the files that people and `build` read."""
+    run_folder.save_weights(run, best_weights)
+    run_folder.write_metrics(run, _metrics(recipe, split, network, rows))
+    write_file(run / run_folder.CURVES, draw_curves(rows))
 
 
 def _metrics(recipe: Recipe, split: Split, network: nn.Module, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -369,6 +397,6 @@ def _metrics(recipe: Recipe, split: Split, network: nn.Module, rows: list[dict[s
         "dataset": recipe.dataset,
         "subjects": {part.value: parts.count(part) for part in Part},
         "parameters": parameter_count(network),
-        "best": min(rows, key=lambda row: row["validation_cost_mm"], default=None),
+        "best": _best(rows),
         "epochs": rows,
     }

@@ -2,7 +2,8 @@
 
 RUN/recipe.json         the question: data, split seed, network, preprocessing, optimiser
 RUN/split.json          which subject is in which part
-RUN/checkpoint.pt       where training stands, replaced whole after every epoch; removed by nobody
+RUN/checkpoint.pt       where training stands and the best weights so far, replaced whole after every epoch; the files
+                        below are written from it
 RUN/model.safetensors   the best weights so far
 RUN/metrics.json        one row an epoch, and the best
 RUN/curves.png          the same as a picture
@@ -12,16 +13,18 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from edgefetal_calibration.datasets.split import Split
 from edgefetal_devices.errors import InputError, OutputError
 from edgefetal_export.teachers.multitask_unet import MultitaskUnetConfig
-from edgefetal_runtime.atomic import write_file
+from edgefetal_runtime.atomic import write_file, write_folder
 from edgefetal_runtime.infer.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -71,9 +74,13 @@ class Recipe(BaseModel):
     seed: int
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON whole."""
-    write_file(path, (json.dumps(value, indent=1) + "\n").encode())
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def write_metrics(run: Path, metrics: dict[str, Any]) -> None:
+    """Replace the run's metrics."""
+    write_file(run / METRICS, _json(metrics))
 
 
 def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
@@ -86,24 +93,43 @@ def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(run: Path) -> dict[str, Any] | None:
-    """Read the run's checkpoint, or None where it has none yet."""
+    """Read the run's checkpoint, or None where it has none yet.
+
+    Raises:
+        InputError: it is damaged.
+    """
     path = run / CHECKPOINT
     if not path.is_file():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        message = f"{path} is damaged; remove {run} and train anew."
+        raise InputError(message) from error
     return state
 
 
 def save_weights(run: Path, weights: dict[str, torch.Tensor]) -> None:
     """Replace the run's best weights."""
-    partial = run / (WEIGHTS + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
-    partial.replace(run / WEIGHTS)
+    write_file(run / WEIGHTS, save({name: tensor.contiguous() for name, tensor in weights.items()}))
 
 
-def load_weights(run: Path) -> dict[str, torch.Tensor]:
-    """Read the run's best weights."""
-    return load_file(run / WEIGHTS)
+def load_finished_weights(run: Path, recipe: Recipe) -> dict[str, torch.Tensor]:
+    """Read the best weights of a run that has all its epochs.
+
+    Raises:
+        InputError: the run was not finished, or a file of it is missing or damaged.
+    """
+    try:
+        done = len(json.loads((run / METRICS).read_bytes())["epochs"])
+        weights = load_file(run / WEIGHTS)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        message = f"{run} has no whole {METRICS} and {WEIGHTS}; go on with it by `edgefetal train ... --resume`."
+        raise InputError(message) from error
+    if done != recipe.epochs:
+        message = f"{run} has {done} of {recipe.epochs} epochs; go on with it by `edgefetal train ... --resume`."
+        raise InputError(message)
+    return weights
 
 
 def read_recipe(run: Path) -> Recipe:
@@ -120,8 +146,16 @@ def read_recipe(run: Path) -> Recipe:
 
 
 def read_split(run: Path) -> Split:
-    """Read who was trained on."""
-    return Split.model_validate_json((run / SPLIT).read_bytes())
+    """Read who was trained on.
+
+    Raises:
+        InputError: the run's split is missing or damaged.
+    """
+    try:
+        return Split.model_validate_json((run / SPLIT).read_bytes())
+    except (OSError, ValidationError) as error:
+        message = f"{run} has no whole {SPLIT}; train it anew with `edgefetal train`."
+        raise InputError(message) from error
 
 
 def open_run(run: Path, recipe: Recipe, split: Split, *, resume: bool) -> None:
@@ -130,7 +164,7 @@ def open_run(run: Path, recipe: Recipe, split: Split, *, resume: bool) -> None:
     Raises:
         OutputError: the folder exists and `resume` was not asked for, or it belongs to another question.
     """
-    if run.exists() and any(run.iterdir()):
+    if run.is_dir() and any(run.iterdir()):
         if not resume:
             message = f"{run} is not empty; add --resume to go on with it, or name another folder."
             raise OutputError(message)
@@ -138,6 +172,6 @@ def open_run(run: Path, recipe: Recipe, split: Split, *, resume: bool) -> None:
             message = f"{run} was started with other settings or other data; name another folder."
             raise OutputError(message)
         return
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / SPLIT, split.model_dump(mode="json"))
-    write_json(run / RECIPE, recipe.model_dump(mode="json"))
+    if run.is_dir():
+        run.rmdir()
+    write_folder(run, {SPLIT: _json(split.model_dump(mode="json")), RECIPE: _json(recipe.model_dump(mode="json"))})

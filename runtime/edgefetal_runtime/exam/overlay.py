@@ -17,9 +17,7 @@ _SUBPIXEL_BITS = 4
 _FONT_SCALE = 0.5
 
 
-def draw_overlay(
-    pixels: npt.NDArray[np.uint8], contour_px: npt.NDArray[np.float64], lines: tuple[str, ...]
-) -> npt.NDArray[np.uint8]:
+def draw_overlay(pixels: npt.NDArray[np.uint8], contour_px: npt.NDArray[np.float64], lines: tuple[str, ...]) -> bytes:
     """Draw an outline on a frame, and lines of text in a band below it.
 
     Args:
@@ -28,7 +26,7 @@ def draw_overlay(
         lines: text, one line each; ASCII.
 
     Returns:
-        A colour picture, shape (H + band, W, 3), uint8, BGR.
+        A colour picture of (H + band, W) pixels as PNG.
     """
     picture = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
     points = np.round(contour_px * 2**_SUBPIXEL_BITS).astype(np.int32).reshape(-1, 1, 2)
@@ -48,4 +46,5 @@ def draw_overlay(
             1,
             cv2.LINE_AA,
         )
-    return np.vstack((picture, band))
+    content: bytes = cv2.imencode(".png", np.vstack((picture, band)))[1].tobytes()
+    return content

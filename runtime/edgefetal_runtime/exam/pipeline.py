@@ -27,9 +27,6 @@ from edgefetal_runtime.sweep.selection import Sized, SweepSelector, middle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    import numpy as np
-    import numpy.typing as npt
-
     from edgefetal_runtime.frame import Frame
     from edgefetal_runtime.infer.bundle import Bundle, Manifest
     from edgefetal_runtime.infer.network import Network, NetworkOutput
@@ -63,11 +60,11 @@ class ExamResult:
 
     Args:
         exam: the record.
-        overlays: picture by file name, each (H, W, 3) uint8 BGR.
+        overlays: PNG pictures by file name.
     """
 
     exam: Exam
-    overlays: dict[str, npt.NDArray[np.uint8]]
+    overlays: dict[str, bytes]
 
 
 @dataclass
@@ -164,10 +161,10 @@ def examine(
     watch = Stopwatch()
     measurements: list[MeasurementRecord] = []
     sweeps: list[SweepRecord] = []
-    overlays: dict[str, npt.NDArray[np.uint8]] = {}
+    overlays: dict[str, bytes] = {}
     findings = _findings(network, source.frames(), watch)
     for number, (name, of_sweep) in enumerate(itertools.groupby(findings, key=lambda f: f.frame.sweep), start=1):
-        result = _measure_sweep(name, of_sweep, on_frame)
+        result = _measure_sweep(_printable(name), of_sweep, on_frame)
         measurements += result.measurements
         overlay_name = None
         if result.overlay is not None:
@@ -179,7 +176,7 @@ def examine(
         edgefetal=metadata.version("edgefetal"),
         created_utc=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         bundle=BundleRecord(name=bundle.manifest.name, sha256=bundle.sha256, backend=network.backend.name),
-        source=source_name,
+        source=_printable(source_name),
         source_kind=source.kind,
         frames_announced=source.frame_count,
         measurements=tuple(measurements),
@@ -193,7 +190,12 @@ def examine(
 class _SweepResult:
     sweep: SweepRecord
     measurements: tuple[MeasurementRecord, ...]
-    overlay: npt.NDArray[np.uint8] | None
+    overlay: bytes | None
+
+
+def _printable(name: str) -> str:
+    """Replace what is not UTF-8 in a file's name, which JSON cannot hold."""
+    return name.encode(errors="replace").decode()
 
 
 def _measure_sweep(name: str, findings: Iterator[Finding], on_frame: Callable[[], None]) -> _SweepResult:

@@ -6,6 +6,7 @@ reference.onnx   the same network in float
 golden.npz       frames in, tensors and outputs out
 evidence.json    how the shipped graph compares with the float one, case by case
 split.json       which subjects it was trained on, so that nobody evaluates on them by mistake
+recipe.json      how it was trained
 MODEL_CARD.md    the same for people
 """
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST, MODEL, REFERENCE, GOLDEN = "manifest.json", "model.onnx", "reference.onnx", "golden.npz"
-EVIDENCE, SPLIT, MODEL_CARD = "evidence.json", "split.json", "MODEL_CARD.md"
-REQUIRED = (MODEL, REFERENCE, GOLDEN, EVIDENCE, SPLIT, MODEL_CARD)
+EVIDENCE, SPLIT, RECIPE, MODEL_CARD = "evidence.json", "split.json", "recipe.json", "MODEL_CARD.md"
+REQUIRED = (MODEL, REFERENCE, GOLDEN, EVIDENCE, SPLIT, RECIPE, MODEL_CARD)
 
 # A manifest is a few kilobytes; a file much larger than that is not one, and is not parsed.
 _MAX_MANIFEST_BYTES = 1_000_000

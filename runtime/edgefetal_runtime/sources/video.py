@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm")
 _DEFAULT_FRAMES_PER_S = 30.0
+# Some containers estimate their number of frames; a file that yields less than this share of it was cut short, and the
+# plane that mattered may be in the part that is lost.
+_WHOLE_SHARE = 0.9
 # First bytes of AVI, Matroska and WebM, and MP4 and QuickTime, with their place.
 _CONTAINER_MARKS = (
     (8, b"AVI "),
@@ -72,8 +75,9 @@ class VideoSource:
         """Decode the frames one by one.
 
         Raises:
-            SourceError: the file cannot be opened or holds no frame.
+            SourceError: the file cannot be opened, holds no frame, or breaks off long before the end that it announces.
         """
+        announced = self.frame_count
         capture = self._open()
         try:
             frames_per_s = capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FRAMES_PER_S
@@ -85,6 +89,9 @@ class VideoSource:
                 grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
                 yield Frame(grey, sweep=self.path.name, index=index, timestamp_s=index / frames_per_s, scale=self.scale)
                 index += 1
+            if announced is not None and 0 < index < _WHOLE_SHARE * announced - 1:
+                message = f"{self.path} breaks off after {index} of {announced} frames; copy the video again."
+                raise SourceError(message)
             if index == 0:
                 message = f"{self.path} holds no frame; record or copy the video again."
                 raise SourceError(message)
