@@ -59,9 +59,10 @@ def write_model_card(manifest: Manifest, recipe: Recipe, evidence: dict[str, Any
   picture shows one ({", ".join(manifest.heads.plane)}). The runtime fits an ellipse to the outline.
 - **Network.** Multi-task U-Net after Qazi et al. 2023 (arXiv 2311.09607), {training.parameters:,} parameters, input
   {manifest.preprocess.width_px} x {manifest.preprocess.height_px}; shipped in INT8 for `{manifest.device}`.
-- **Training data.** {training.attribution}; licence {training.licence}. Split by subject, which is an examination (the
-  leading number of a file's name): {subjects["train"]} to train, {subjects["validation"]} to choose the checkpoint,
-  {subjects["held-out"]} held out. One woman may have several examinations; the data do not say which.
+- **Training data.** {training.attribution}; licence {training.licence}.
+  Split by subject, which is an examination (the leading number of a file's name): {subjects["train"]} to train,
+  {subjects["validation"]} to choose the checkpoint, {subjects["held-out"]} held out. One woman may have several
+  examinations; the data do not say which.
 - **Pictures without a head** were made from the same pictures (windows beside the head, the head painted over, blank
   and noisy screens). Other fetal anatomy was never seen in training, so `none` is not to be relied on for it.
 - **Refusals.** A frame is refused below a head probability of {thresholds.plane_probability:.3f}, or below an agreement
@@ -75,6 +76,7 @@ Validation subjects chose the checkpoint and the thresholds, so their figures fl
 Mean absolute difference between the two graphs on validation, case by case: {stated}.
 Within the accuracy budget: {"yes" if evidence["passed"] else "NO"}.
 
-Trained by `{training_command(recipe)}`; exported with torch {manifest.tools.get("torch", "unknown")} and judged on
-{manifest.tools["machine"]}.
+Exported with torch {manifest.tools.get("torch", "unknown")} and judged on {manifest.tools["machine"]}. Trained by
+
+    {training_command(recipe)}
 """

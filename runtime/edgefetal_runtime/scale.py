@@ -11,8 +11,8 @@ from edgefetal_devices.errors import ScaleError
 # one in centimetres that still falls inside is caught by the plausible range of the measurement.
 MIN_MM_PER_PX = 0.02
 MAX_MM_PER_PX = 3.0
-# A 4:3 picture squeezed into 16:9 or the other way makes pixels of 4:3; more than that is a slip of the hand.
-MAX_PIXEL_RATIO = 1.6
+# A 4:3 picture squeezed into 16:9 makes pixels of 4:3, coarse scan lines more; beyond this it is a slip of the hand.
+MAX_PIXEL_RATIO = 4.0
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from edgefetal.starter import bundle_folder
+from edgefetal_calibration.phantom.head_clip import simulate_head_clip, write_clip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.edgefetal.conftest import CommandLine
-
-Prepare = "Callable[[Path], list[str]]"
 
 
 def copy_starter(folder: Path) -> Path:
@@ -131,6 +130,30 @@ def unknown_backend(_: Path) -> list[str]:
     return ["starter", "head.png", "--backend", "abacus"]
 
 
+def json_over_the_picture(_: Path) -> list[str]:
+    return ["starter", "head.png", "--json", "head.png"]
+
+
+def json_over_the_exam(_: Path) -> list[str]:
+    return ["starter", "head.png", "--json", "exam"]
+
+
+def json_into_the_exam(folder: Path) -> list[str]:
+    return ["starter", "head.png", "--json", str(folder / "exam" / "x.json")]
+
+
+def cut_video(folder: Path) -> list[str]:
+    clip = simulate_head_clip(hc_mm=190, seed=3, frame_count=12, height_px=270, width_px=400, mm_per_px=0.36)
+    write_clip(clip, folder / "whole.avi")
+    content = (folder / "whole.avi").read_bytes()
+    (folder / "cut.avi").write_bytes(content[: len(content) // 2])
+    return ["starter", "cut.avi", "--mm-per-px", "0.36"]
+
+
+def out_below_a_file(_: Path) -> list[str]:
+    return ["starter", "head.png", "--out", "head.png/exam"]
+
+
 def json_into_nowhere(_: Path) -> list[str]:
     return ["starter", "head.png", "--json", "no/such/folder/x.json"]
 
@@ -162,9 +185,15 @@ def json_into_nowhere(_: Path) -> list[str]:
         (with_scale("nan"), "positive number"),
         (with_scale("12"), "check that it is in mm"),
         (with_scale("0.1,0.1,0.1"), "give one number, or two"),
+        (with_scale("0.18,0.9"), "check X and Y"),
         (with_scale("wide"), "give one number, or two"),
         (unknown_backend, "no back end 'abacus'"),
         (json_into_nowhere, "cannot be written"),
+        (json_over_the_picture, "would overwrite or alter head.png"),
+        (json_over_the_exam, "would overwrite or alter exam"),
+        (json_into_the_exam, "cannot be written"),
+        (cut_video, "breaks off after"),
+        (out_below_a_file, "cannot be made"),
     ],
 )
 def test_run_refuses(
@@ -173,7 +202,7 @@ def test_run_refuses(
     (tmp_path / "head.png").write_bytes(head_png.read_bytes())
     arguments = prepare(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    outcome = edgefetal("run", *arguments, "--out", "exam")
+    outcome = edgefetal("run", *arguments, *([] if "--out" in arguments else ["--out", "exam"]))
     assert outcome.exit_code == 2, outcome
     assert outcome.err.startswith("Error: ")
     assert says in outcome.err
@@ -189,8 +218,10 @@ def test_run_refuses(
         (["evaluate", "none", "--dataset", "hc18:none"], 2, "is not a bundle"),
         (["verify", "none"], 2, "is not a bundle"),
         (["bench", "none"], 2, "is not a bundle"),
-        (["demo", "--hc-mm", "900"], 2, "900"),
+        (["demo", "--hc-mm", "900"], 2, "--hc-mm"),
         (["demo", "--out", "."], 2, "exists"),
+        (["demo", "--json", "demo-exam"], 2, "would overwrite"),
+        (["demo", "--out", "/proc/demo"], 2, "/proc"),
         (["train", "multitask-unet", "--data", "hc18:none", "--out", "run"], 2, "is not an HC18 folder"),
         (["build", "none", "--device", "toaster", "--calibration", "hc18:none", "--out", "b"], 2, "choose one of cpu"),
         (["build", "none", "--device", "cpu", "--calibration", "hc18:none", "--out", "b"], 2, "is not an HC18 folder"),

@@ -24,8 +24,19 @@ def test_demo(edgefetal: CommandLine, tmp_path: Path) -> None:
     assert record["hc_true_mm"] == 180.0
     assert abs(record["error_mm"]) < 0.05 * 180
     assert record["error_mm"] == pytest.approx(record["hc_measured_mm"] - 180.0)
-    assert cv2.imread(str(tmp_path / "demo" / "exam" / "overlay-001.png")) is not None
+    assert cv2.imread(str(tmp_path / "demo" / "overlay-001.png")) is not None
     assert (tmp_path / "demo" / "sweep.avi").stat().st_size > 0
+
+
+def test_interrupted_demo_leaves_nothing(
+    edgefetal: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgefetal_runtime.exam.pipeline.outline_head", interrupt)
+    assert edgefetal("demo", "--out", "demo").exit_code != 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_demo_measures_what_it_is_given(edgefetal: CommandLine) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import statistics
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -11,8 +14,6 @@ from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_runtime.exam.record import Exam
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgefetal_calibration.phantom.head_clip import HeadClip
     from edgefetal_runtime.infer.bundle import Bundle
     from tests.edgefetal.conftest import CommandLine
@@ -94,11 +95,37 @@ def test_empty_picture_is_an_abstention_and_not_an_error(edgefetal: CommandLine,
 def test_real_heads(edgefetal: CommandLine, hc18_root: Path, starter: Bundle) -> None:
     """Held-out subjects of HC18, through the front door."""
     split = Split.model_validate_json(starter.read("split.json"))
-    for number, case in enumerate(split.select(read_hc18(hc18_root), Part.HELD_OUT)[10:60:25]):
-        table = hc18_root / "training_set_pixel_size_and_HC.csv"
+    table = hc18_root / "training_set_pixel_size_and_HC.csv"
+    errors_mm = []
+    for number, case in enumerate(split.select(read_hc18(hc18_root), Part.HELD_OUT)[::12]):
         record = edgefetal.json("run", "starter", case.picture, "--scale-csv", table, "--out", f"exam{number}")
-        assert record["measurements"][0]["value"] == pytest.approx(case.hc_mm, abs=10)
         assert table.name in record["sweeps"][0]["scale"]["origin"]
+        hc = record["measurements"][0]
+        assert hc["abstained"] or abs(hc["value"] - case.hc_mm) < 0.06 * case.hc_mm
+        errors_mm += [] if hc["value"] is None else [abs(hc["value"] - case.hc_mm)]
+    assert len(errors_mm) >= 8
+    assert statistics.median(errors_mm) < 3
+
+
+def test_name_that_is_not_utf_8(edgefetal: CommandLine, head_png: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/h\xe9ad [red].png")
+    Path(odd).write_bytes(head_png.read_bytes())
+    record = edgefetal.json("run", "starter", odd, "--mm-per-px", "0.18", "--out", "exam")
+    assert record["sweeps"][0]["name"] == "h?ad [red].png"
+
+
+def test_other_parts_of_a_fetus(edgefetal: CommandLine, shared_data: Path) -> None:
+    """Only heads were seen in training: both brain planes are outlined, and few of the eleven other pictures."""
+    record = edgefetal.json("run", "starter", shared_data / "sononet" / "example_images", "--out", "exam")
+    outlined = {sweep["name"] for sweep in record["sweeps"] if sweep["contour_px"]}
+    assert {"BRAIN-CB.png", "BRAIN-TV.png"} <= outlined
+    assert len(outlined) <= 4
+
+
+def test_eye_is_no_head(edgefetal: CommandLine, shared_data: Path) -> None:
+    for name in ("butterfly-ocular-phantom.mp4", "sonosite-anon-eye1-video.mp4"):
+        record = edgefetal.json("run", "starter", shared_data / "handheld" / name, "--mm-per-px", "0.06", "--out", name)
+        assert record["measurements"][0]["value"] is None
 
 
 def test_existing_exam_is_not_overwritten(edgefetal: CommandLine, head_png: Path, tmp_path: Path) -> None:

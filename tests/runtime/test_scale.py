@@ -32,8 +32,9 @@ def test_a_figure_in_another_unit_is_refused_with_a_hint(axis: str, value: float
 
 @pytest.mark.parametrize("value", [MIN_MM_PER_PX, 0.05, 0.4, MAX_MM_PER_PX])
 def test_plausible_figures_are_taken_as_they_are(value: float) -> None:
-    scale = Scale(value, 0.3, origin="test")
-    assert (scale.x_mm_per_px, scale.y_mm_per_px, scale.relative_uncertainty) == (value, 0.3, None)
+    scale = Scale(value, 0.9 * value if value > 1 else 1.1 * value, origin="test")
+    assert (scale.x_mm_per_px, scale.relative_uncertainty) == (value, None)
+    assert scale.y_mm_per_px == pytest.approx(value, rel=0.11)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,12 @@ def test_other_text_is_refused_with_an_example(text: str) -> None:
 def test_numbers_that_are_no_pixel_size_are_refused(text: str) -> None:
     # `0,12` is how half the world writes 0.12: it must not become x = 0 and y = 12.
     with pytest.raises(ScaleError, match="Pixel size in"):
+        parse_mm_per_px(text)
+
+
+@pytest.mark.parametrize("text", ["0.1,0.5", "1.2,0.2"])
+def test_pixels_that_no_capture_makes_are_refused(text: str) -> None:
+    with pytest.raises(ScaleError, match="check X and Y"):
         parse_mm_per_px(text)
 
 

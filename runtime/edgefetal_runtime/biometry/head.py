@@ -24,6 +24,7 @@ MIN_COVERAGE = 0.6
 _DIRECTIONS = 72
 _CONTOUR_POINTS = 128
 _SUBPIXEL_BITS = 4
+_FAR = 1 << 20
 # Root mean square distance of the outline from its ellipse, over the semi-minor axis.
 MAX_ROUGHNESS = 0.06
 # Semi-minor over semi-major axis. HC18's annotations span 0.66 to 0.96 (n = 834).
@@ -83,7 +84,9 @@ def _coverage(ellipse: Ellipse, points: npt.NDArray[np.float64]) -> float:
 def _agreement(mask_logits: npt.NDArray[np.float32], contour: npt.NDArray[np.float64], box: Letterbox) -> float:
     """Soft Dice between probabilities, shape (h, w), and a closed contour filled, both within the picture."""
     filled = np.zeros(mask_logits.shape, np.uint8)
-    cv2.fillPoly(filled, [np.round(contour * 2**_SUBPIXEL_BITS).astype(np.int32)], (1,), cv2.LINE_8, _SUBPIXEL_BITS)
+    # An ellipse fitted to a bar may reach beyond what OpenCV can draw; far outside the picture, where does not matter.
+    corners = np.clip(np.round(contour * 2**_SUBPIXEL_BITS), -_FAR, _FAR).astype(np.int32)
+    cv2.fillPoly(filled, [corners], (1,), cv2.LINE_8, _SUBPIXEL_BITS)
     rows = slice(box.top_px, box.top_px + box.content_height_px)
     columns = slice(box.left_px, box.left_px + box.content_width_px)
     inside = filled[rows, columns]

@@ -17,7 +17,9 @@ _SUBPIXEL_BITS = 4
 _FONT_SCALE = 0.5
 
 
-def draw_overlay(pixels: npt.NDArray[np.uint8], contour_px: npt.NDArray[np.float64], lines: tuple[str, ...]) -> bytes:
+def draw_overlay(
+    pixels: npt.NDArray[np.uint8], contour_px: npt.NDArray[np.float64], lines: tuple[str, ...]
+) -> npt.NDArray[np.uint8]:
     """Draw an outline on a frame, and lines of text in a band below it.
 
     Args:
@@ -26,7 +28,7 @@ def draw_overlay(pixels: npt.NDArray[np.uint8], contour_px: npt.NDArray[np.float
         lines: text, one line each; ASCII.
 
     Returns:
-        A colour picture of (H + band, W) pixels as PNG.
+        A colour picture, shape (H + band, W, 3), uint8, BGR.
     """
     picture = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
     points = np.round(contour_px * 2**_SUBPIXEL_BITS).astype(np.int32).reshape(-1, 1, 2)
@@ -46,5 +48,10 @@ def draw_overlay(pixels: npt.NDArray[np.uint8], contour_px: npt.NDArray[np.float
             1,
             cv2.LINE_AA,
         )
-    content: bytes = cv2.imencode(".png", np.vstack((picture, band)))[1].tobytes()
+    return np.vstack((picture, band))
+
+
+def png(picture: npt.NDArray[np.uint8]) -> bytes:
+    """Encode a picture, which takes a quarter of its memory."""
+    content: bytes = cv2.imencode(".png", picture)[1].tobytes()
     return content

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgefetal_runtime.biometry.head import HeadOutline, outline_head
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
-from edgefetal_runtime.exam.overlay import draw_overlay
+from edgefetal_runtime.exam.overlay import draw_overlay, png
 from edgefetal_runtime.exam.record import (
     SCHEMA_VERSION,
     BundleRecord,
@@ -235,7 +235,7 @@ def _measure_sweep(name: str, findings: Iterator[Finding], on_frame: Callable[[]
     frames = [best.item.frame, *(kept.item.frame for kept in chosen if kept is not best)]
     used = tuple(FrameRecord(index=f.index, timestamp_s=f.timestamp_s) for f in frames)
     hc, index = outline.circumference(), outline.cephalic_index()
-    overlay = draw_overlay(best.item.frame.pixels, outline.contour_px, _caption(best.item.frame, hc, index))
+    overlay = png(draw_overlay(best.item.frame.pixels, outline.contour_px, _caption(best.item.frame, hc, index)))
     contour = tuple((round(float(x), 2), round(float(y), 2)) for x, y in outline.contour_px)
     return _SweepResult(
         record.model_copy(update={"contour_px": contour}),

@@ -378,7 +378,7 @@ def test_whatever_the_network_answers_there_is_an_outline_or_a_reason(kind: str)
     for number in range(110):
         frame_shape = tuple(rng.integers(16, 400, 2).tolist())
         spec = PreprocessSpec(height_px=int(rng.integers(8, 90)), width_px=int(rng.integers(8, 120)), mean=0.0, std=1.0)
-        sizes = np.exp(rng.uniform(math.log(0.02), math.log(2.0), 2))
+        sizes = np.exp(rng.uniform(math.log(0.05), math.log(1.5)) + rng.uniform(-0.6, 0.6, 2))
         scale = Scale(*sizes.tolist(), origin="test") if number % 2 else None
         logits = _random_logits(rng, kind, (spec.height_px, spec.width_px))
         outline = outline_head(logits, letterbox(*frame_shape, spec), scale)

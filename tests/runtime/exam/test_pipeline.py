@@ -241,8 +241,8 @@ def test_the_overlay_shows_the_frame_that_was_measured(
     intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
 ) -> None:
     result = examine(Sweeps([("s", 5, SCALE)]), "s", intact_bundle, scripted_network([answer(175.0)]))
-    (overlay,) = result.overlays.values()
-    assert overlay.dtype == np.uint8
+    (content,) = result.overlays.values()
+    overlay = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert overlay.shape[1:] == (SHAPE[1], 3)
     assert overlay.shape[0] > SHAPE[0]
     rows, columns = np.nonzero(overlay[: SHAPE[0]].any(axis=2))
