@@ -25,7 +25,7 @@ lint: $(VENV)/.workstation  ## style, types, layers
 bench: $(VENV)/.clinic  ## latency of the starter bundle here
 	$(BIN)/edgefetal bench starter --json bench.json
 
-starter: $(VENV)/.workstation  ## train and build the starter bundle again (about 85 minutes on two cores)
+starter: $(VENV)/.workstation  ## train and build the starter bundle again (about 80 minutes on two cores)
 	$(BIN)/edgefetal train multitask-unet --data hc18:$(HC18) --out runs/starter --epochs 80 --precision bf16 --seed 1 --threads 2 --resume
 	rm -rf runs/starter-bundle
 	$(BIN)/edgefetal build runs/starter --device cpu-x86 --calibration hc18:$(HC18) --out runs/starter-bundle --name starter
