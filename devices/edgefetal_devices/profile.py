@@ -27,6 +27,7 @@ class Int8Recipe(BaseModel):
         weights: `int8`.
         per_channel: one scale for each output channel of a weight.
         symmetric_activations: zero point in the middle of the range.
+        seven_bit_weights: weights use half of their range, so that sums of two products fit 16 bits.
         reason: why this recipe suits the target.
     """
 
@@ -36,6 +37,7 @@ class Int8Recipe(BaseModel):
     weights: str
     per_channel: bool
     symmetric_activations: bool
+    seven_bit_weights: bool
     reason: str
 
 

@@ -103,6 +103,8 @@ def test_recipe_is_that_of_the_target(
     assert len(convolutions) >= 19
     assert {constants[n.input[0]].data_type for n in convolutions} == {onnx.TensorProto.INT8}
     assert all(len(constants[n.input[1]].dims) == 1 for n in convolutions), "one scale for each output channel"
+    levels = np.abs(np.concatenate([onnx.numpy_helper.to_array(constants[n.input[0]]).ravel() for n in convolutions]))
+    assert int(levels.max()) == (64 if read_profile(profile).int8.seven_bit_weights else 127)
     groups = layer_groups(shipped, read_profile(profile).int8)
     assert groups[0].precision == "int8"
     assert "Conv" in groups[0].layers

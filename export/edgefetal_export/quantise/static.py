@@ -72,6 +72,7 @@ def quantised_onnx(
                 _Reader(images, on_image),
                 quant_format=QuantFormat.QDQ,
                 per_channel=recipe.per_channel,
+                reduce_range=recipe.seven_bit_weights,
                 activation_type=_TYPES[recipe.activations],
                 weight_type=_TYPES[recipe.weights],
                 extra_options=options,
