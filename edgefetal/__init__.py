@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgefetal_runtime.exam.record import Exam
     from edgefetal_runtime.exam.store import write_exam
     from edgefetal_runtime.infer.bundle import Bundle, load_bundle
+    from edgefetal_runtime.infer.golden import open_for_clinic
     from edgefetal_runtime.infer.network import Network, load_network
     from edgefetal_runtime.scale import Scale
     from edgefetal_runtime.sources.source import open_source
@@ -29,6 +30,7 @@ __all__ = [
     "examine",
     "load_bundle",
     "load_network",
+    "open_for_clinic",
     "open_source",
     "write_exam",
 ]
@@ -43,6 +45,7 @@ _HOMES = {
     "examine": "edgefetal_runtime.exam.pipeline",
     "load_bundle": "edgefetal_runtime.infer.bundle",
     "load_network": "edgefetal_runtime.infer.network",
+    "open_for_clinic": "edgefetal_runtime.infer.golden",
     "open_source": "edgefetal_runtime.sources.source",
     "write_exam": "edgefetal_runtime.exam.store",
 }

@@ -12,7 +12,8 @@ import numpy as np
 
 from edgefetal_runtime.biometry.head import HeadOutline
 from edgefetal_runtime.biometry.measurement import Measured
-from edgefetal_runtime.exam.pipeline import HEAD, find_head, head_probability
+from edgefetal_runtime.exam.pipeline import find_head, head_probability
+from edgefetal_runtime.infer.bundle import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -75,12 +76,8 @@ def mask_in_frame(
 
 def ellipse_mask(ellipse: Ellipse, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Mark the pixels of a grid of shape (H, W) whose centres lie inside an ellipse."""
-    cos, sin = np.cos(ellipse.angle_rad), np.sin(ellipse.angle_rad)
-    dx = np.arange(shape[1])[None, :] - ellipse.center_x
-    dy = np.arange(shape[0])[:, None] - ellipse.center_y
-    along = (dx * cos + dy * sin) / ellipse.semi_major
-    across = (dy * cos - dx * sin) / ellipse.semi_minor
-    inside: npt.NDArray[np.bool_] = along**2 + across**2 < 1
+    u, v = ellipse.normalised(np.arange(shape[1], dtype=float)[None, :], np.arange(shape[0], dtype=float)[:, None])
+    inside: npt.NDArray[np.bool_] = u**2 + v**2 < 1
     return inside
 
 

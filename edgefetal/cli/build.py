@@ -36,6 +36,7 @@ def build(
     from edgefetal_devices.profile import read_profile
     from edgefetal_export.build import build as build_bundle
     from edgefetal_runtime.atomic import require_new_folder
+    from edgefetal_runtime.infer.bundle import MODEL, REFERENCE
 
     require_new_folder(out)
     terminal.check_json_target(json_file, out, run)
@@ -57,8 +58,8 @@ def build(
             terminal.figure(1e3 * s["seconds_per_frame"], 1),
         )
         for graph, file, s in (
-            ("shipped, INT8", "model.onnx", evidence["shipped"]),
-            ("reference, float", "reference.onnx", evidence["reference"]),
+            ("shipped, INT8", MODEL, evidence["shipped"]),
+            ("reference, float", REFERENCE, evidence["reference"]),
         )
     ]
     columns = ("graph", "MB", "measured", "HC MAE (mm)", "Dice", "ms a frame")

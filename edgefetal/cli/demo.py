@@ -37,9 +37,7 @@ def demo(
     from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.exam.pipeline import examine
     from edgefetal_runtime.exam.store import RECORD, write_exam
-    from edgefetal_runtime.infer.bundle import load_bundle
-    from edgefetal_runtime.infer.golden import check_network
-    from edgefetal_runtime.infer.network import load_network
+    from edgefetal_runtime.infer.golden import open_for_clinic
     from edgefetal_runtime.scale import Scale
     from edgefetal_runtime.sources.source import open_source
 
@@ -47,9 +45,7 @@ def demo(
     terminal.check_json_target(json_file, out)
     terminal.say(f"Drawing a simulated sweep across a head of {hc_mm:g} mm (seed {seed}) ...")
     clip = simulate_head_clip(hc_mm=hc_mm, seed=seed)
-    bundle = load_bundle(bundle_folder(NAME))
-    network = load_network(bundle)
-    check_network(bundle, network)
+    bundle, network = open_for_clinic(bundle_folder(NAME))
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "sweep.avi"
         write_clip(clip, video)

@@ -44,9 +44,7 @@ def run(
     from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.exam.pipeline import examine
     from edgefetal_runtime.exam.store import write_exam
-    from edgefetal_runtime.infer.bundle import load_bundle, require_fit_for_clinic
-    from edgefetal_runtime.infer.golden import check_network
-    from edgefetal_runtime.infer.network import load_network
+    from edgefetal_runtime.infer.golden import open_for_clinic
     from edgefetal_runtime.scale import parse_mm_per_px
     from edgefetal_runtime.sources.source import open_source
 
@@ -55,11 +53,7 @@ def run(
     terminal.check_json_target(json_file, out, source, scale_csv, folder)
     scale = None if mm_per_px is None else parse_mm_per_px(mm_per_px)
     opened = open_source(source, scale=scale, scale_csv=scale_csv)
-    loaded = load_bundle(folder)
-    require_fit_for_clinic(loaded)
-    network = load_network(loaded, backend=backend, threads=threads)
-    # The builder's answers, or none: a processor that rounds INT8 in its own way must not measure.
-    check_network(loaded, network)
+    loaded, network = open_for_clinic(folder, backend=backend, threads=threads)
     with terminal.steps() as progress:
         result = examine(opened, str(source), loaded, network, progress.step("frames", opened.frame_count))
     write_exam(result, out)
@@ -73,13 +67,13 @@ def show_exam(exam: Exam) -> None:
     from edgefetal.cli import terminal
 
     rows = []
-    for sweep in exam.sweeps:
+    for sweep in exam.sweeps[:_MAX_ROWS]:
         of_sweep = {m.name: m for m in exam.measurements if m.sweep == sweep.name}
         hc, index = of_sweep["HC"], of_sweep["cephalic_index"]
         frame = str(hc.frames[0].index) if hc.frames else "-"
         rows.append((sweep.name, terminal.figure(hc.value, 1), terminal.figure(index.value), frame, hc.abstained or ""))
     columns = ("sweep", "HC (mm)", "cephalic index", "frame", "why there is none")
-    terminal.show_table("Head circumference", columns, rows[:_MAX_ROWS])
-    if len(rows) > _MAX_ROWS:
-        terminal.say(f"... and {len(rows) - _MAX_ROWS} more sweeps in the record.")
+    terminal.show_table("Head circumference", columns, rows)
+    if len(exam.sweeps) > _MAX_ROWS:
+        terminal.say(f"... and {len(exam.sweeps) - _MAX_ROWS} more sweeps in the record.")
     terminal.say(exam.disclaimer)

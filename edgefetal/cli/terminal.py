@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgefetal_devices.errors import OutputError
-from edgefetal_runtime.atomic import write_file
+from edgefetal_runtime.atomic import json_bytes, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -114,4 +113,4 @@ def check_json_target(path: Path | None, *others: Path | None) -> None:
 def write_json(path: Path | None, value: object) -> None:
     """Write JSON for machines, if a file was asked for."""
     if path is not None:
-        write_file(path, (json.dumps(value, indent=1) + "\n").encode())
+        write_file(path, json_bytes(value))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +21,7 @@ from edgefetal_export.package import write_bundle
 from edgefetal_export.quantise.static import METHOD, layer_groups, quantised_onnx
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet, parameter_count
 from edgefetal_export.training import run as run_folder
-from edgefetal_runtime.atomic import refuse_existing
+from edgefetal_runtime.atomic import json_bytes, require_new_folder
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.golden import make_golden
@@ -100,7 +99,7 @@ def build(
         OutputError: `out` exists or cannot be written.
         CheckFailedError: the exported graph does not answer as the network does.
     """
-    refuse_existing(out)
+    require_new_folder(out)
     recipe, split = run_folder.read_recipe(run), run_folder.read_split(run)
     validation = split.select(cases, Part.VALIDATION)
     ranges = choose_range_frames(cases, split, RANGE_FRAMES)
@@ -133,16 +132,16 @@ def build(
     unrefused = evaluate_heads({"shipped": Network(manifest, backends["shipped"])}, validation, advance)
     manifest = manifest.model_copy(update={"thresholds": fit_thresholds(unrefused["shipped"])})
 
+    networks = {key: Network(manifest, backend) for key, backend in backends.items()}
+
     advance = progress.step("judge on validation subjects", len(validation))
-    results = evaluate_heads(
-        {key: Network(manifest, backend) for key, backend in backends.items()}, validation, advance
-    )
+    results = evaluate_heads(networks, validation, advance)
     evidence = judge(results["shipped"], results["reference"], Budget())
 
     # Reported beside the evidence, and used for no decision.
     held_out = split.select(cases, Part.HELD_OUT)
     advance = progress.step("report on held-out subjects", len(held_out))
-    unseen = evaluate_heads({key: Network(manifest, backend) for key, backend in backends.items()}, held_out, advance)
+    unseen = evaluate_heads(networks, held_out, advance)
     evidence["held_out"] = {key: summarise(of_graph) for key, of_graph in unseen.items()}
     manifest = manifest.model_copy(update={"budget_passed": evidence["passed"]})
 
@@ -150,7 +149,7 @@ def build(
         layout.MODEL: shipped,
         layout.REFERENCE: reference,
         layout.GOLDEN: make_golden(golden_frames(), recipe.preprocess, backends["shipped"]),
-        layout.EVIDENCE: (json.dumps(evidence, indent=1) + "\n").encode(),
+        layout.EVIDENCE: json_bytes(evidence),
         layout.SPLIT: (split.model_dump_json() + "\n").encode(),
         layout.RECIPE: (recipe.model_dump_json(indent=1) + "\n").encode(),
         layout.MODEL_CARD: write_model_card(manifest, recipe, evidence).encode(),

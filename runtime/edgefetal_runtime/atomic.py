@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -60,6 +61,11 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         raise OutputError(message) from error
 
 
+def json_bytes(value: object) -> bytes:
+    """Write a value as the JSON that edgefetal's files hold: indented by one, with a newline at the end."""
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a file under another name, then give it its own, so that a reader finds the old one or the new one.
 
@@ -69,6 +75,9 @@ def write_file(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(content)
+        # The new name must not reach the disk before the content does.
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

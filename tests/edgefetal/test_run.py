@@ -140,3 +140,14 @@ def test_existing_exam_is_not_overwritten(edgefetal: CommandLine, head_png: Path
 def test_record_is_the_same_in_both_places(edgefetal: CommandLine, head_png: Path, tmp_path: Path) -> None:
     record = edgefetal.json("run", "starter", head_png, "--mm-per-px", "0.2", "--out", "exam")
     assert record == json.loads((tmp_path / "exam" / "exam.json").read_text())
+
+
+@pytest.mark.parametrize("command", ["run", "demo"])
+def test_machine_that_answers_otherwise_than_the_builder_does_not_measure(
+    edgefetal: CommandLine, head_png: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("edgefetal_runtime.infer.golden.MAX_MASK_DISAGREEMENT", -1.0)
+    outcome = edgefetal(command, *(["starter", head_png] if command == "run" else []), "--out", "exam")
+    assert outcome.exit_code == 1
+    assert "build the bundle for this device" in outcome.err
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ def test_curves_are_a_picture() -> None:
         }
         for e in (1, 2, 3)
     ]
-    picture = cv2.imdecode(np.frombuffer(draw_curves(rows), np.uint8), cv2.IMREAD_COLOR)
+    picture = cv2.imdecode(np.frombuffer(draw_curves(rows, rows[-1]), np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     assert picture.shape[1] > picture.shape[0]
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from monai.networks.nets.basic_unet import BasicUNet
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -89,4 +88,5 @@ def parameter_count(module: nn.Module) -> int:
 
 def joint_loss(segmentation: Tensor, classification: Tensor, classification_weight: float) -> Tensor:
     """Qazi's joint loss, `w * L_cls + (1 - w) * L_seg`, from its two terms."""
-    return torch.add(classification_weight * classification, (1 - classification_weight) * segmentation)
+    loss: Tensor = classification_weight * classification + (1 - classification_weight) * segmentation
+    return loss

@@ -63,6 +63,10 @@ def _warp(
     return np.asarray(cv2.warpAffine(pixels, matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
 
 
+def _moved(outline_px: Ellipse, matrix: npt.NDArray[np.float64]) -> Ellipse | None:
+    return ellipse_from_points(outline_px.points(_OUTLINE_POINTS) @ matrix[:, :2].T + matrix[:, 2])
+
+
 def _photometric(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Gain, gamma, speckle-like grain, blur and a shadow, as machines and contact make them."""
     levels = (np.arange(256) / 255.0) ** math.exp(rng.uniform(-0.5, 0.5)) * rng.uniform(0.6, 1.4) + rng.uniform(
@@ -102,7 +106,7 @@ def augmented_head(
         angle_rad=rng.normal(0, math.radians(15)),
         shift=(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1)),
     )
-    moved = ellipse_from_points(outline_px.points(_OUTLINE_POINTS) @ matrix[:, :2].T + matrix[:, 2])
+    moved = _moved(outline_px, matrix)
     if moved is None:
         return pixels, outline_px
     return _photometric(_warp(pixels, matrix, size), rng), moved
@@ -121,7 +125,7 @@ def _window_beside_head(
             angle_rad=rng.normal(0, math.radians(15)),
             shift=(rng.uniform(-0.5, 0.5) * zoom, rng.uniform(-0.5, 0.5) * zoom),
         )
-        moved = ellipse_from_points(outline_px.points(_OUTLINE_POINTS) @ matrix[:, :2].T + matrix[:, 2])
+        moved = _moved(outline_px, matrix)
         if moved is None:
             continue
         columns, rows = np.meshgrid(np.linspace(0, size[0] - 1, 24), np.linspace(0, size[1] - 1, 16))

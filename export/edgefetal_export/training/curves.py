@@ -9,8 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def draw_curves(rows: Sequence[dict[str, Any]]) -> bytes:
+def draw_curves(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> bytes:
     """Draw losses and validation HC error over epochs.
+
+    Args:
+        rows: one an epoch.
+        best: the row of the checkpoint that is kept.
 
     Returns:
         A PNG picture.
@@ -19,7 +23,6 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> bytes:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     epochs = [row["epoch"] for row in rows]
-    best = min(rows, key=lambda row: row["validation_cost_mm"])
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, error = figure.subplots(1, 2)
     loss.plot(epochs, [row["segmentation_loss"] for row in rows], label="segmentation (Dice + cross-entropy)")

@@ -25,6 +25,7 @@ from edgefetal_export.training.run import Recipe
 from edgefetal_runtime.atomic import write_file
 from edgefetal_runtime.biometry.head import HeadOutline, outline_head
 from edgefetal_runtime.biometry.measurement import Measured
+from edgefetal_runtime.infer.bundle import HEAD, NO_PLANE
 from edgefetal_runtime.infer.preprocess import PreprocessSpec, preprocess
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from edgefetal_runtime.biometry.ellipse import Ellipse
     from edgefetal_runtime.scale import Scale
 
-HEAD, NO_HEAD = 0, 1
-PLANES = ("head", "none")
+PLANES = (HEAD, NO_PLANE)
+_HEAD_CLASS, _NO_HEAD_CLASS = 0, 1
 
 # A validation picture without a measurement counts as an error of this size when checkpoints are ranked, so that a
 # network cannot win by refusing the hard ones.
@@ -89,12 +90,12 @@ class HeadSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
             mask = (
                 np.zeros((spec.height_px, spec.width_px), np.float32) if outline is None else soft_mask(outline, spec)
             )
-            plane = HEAD
+            plane = _HEAD_CLASS
         else:
             head = self._heads[int(rng.integers(len(self._heads)))]
             image, _ = preprocess(without_head(head.pixels, head.outline_px, rng), spec)
             mask = np.zeros((spec.height_px, spec.width_px), np.float32)
-            plane = NO_HEAD
+            plane = _NO_HEAD_CLASS
         return torch.from_numpy(image[0]), torch.from_numpy(mask)[None], torch.tensor(plane)
 
 
@@ -141,7 +142,7 @@ def multitask_recipe(
     return Recipe(
         name="multitask-unet",
         dataset=dataset,
-        network=MultitaskUnetConfig(structures=("head",), planes=PLANES),
+        network=MultitaskUnetConfig(structures=(HEAD,), planes=PLANES),
         preprocess=PreprocessSpec(height_px=192, width_px=288, mean=0.15, std=0.2),
         epochs=epochs,
         batch_size=batch_size,
@@ -221,7 +222,7 @@ def validate(network: nn.Module, heads: Sequence[LabelledHead], recipe: Recipe) 
             rng = np.random.default_rng((recipe.seed, _VALIDATION_EPOCH, index))
             empty, _ = preprocess(without_head(head.pixels, head.outline_px, rng), recipe.preprocess)
             masks, planes = network(torch.from_numpy(np.concatenate((image, empty))))
-            right += int(planes[0].argmax() == HEAD) + int(planes[1].argmax() == NO_HEAD)
+            right += int(planes[0].argmax() == _HEAD_CLASS) + int(planes[1].argmax() == _NO_HEAD_CLASS)
             outline = outline_head(masks[0, 0].numpy(), box, head.scale)
             hc = outline.circumference() if isinstance(outline, HeadOutline) else outline
             if isinstance(hc, Measured):
@@ -386,7 +387,7 @@ def _write_results(
     """Write what the checkpoint says into the files that people and `build` read."""
     run_folder.save_weights(run, best_weights)
     run_folder.write_metrics(run, _metrics(recipe, split, network, rows))
-    write_file(run / run_folder.CURVES, draw_curves(rows))
+    write_file(run / run_folder.CURVES, draw_curves(rows, _best(rows)))
 
 
 def _metrics(recipe: Recipe, split: Split, network: nn.Module, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ RUN/curves.png          the same as a picture
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 from edgefetal_calibration.datasets.split import Split
 from edgefetal_devices.errors import InputError, OutputError
 from edgefetal_export.teachers.multitask_unet import MultitaskUnetConfig
-from edgefetal_runtime.atomic import write_file, write_folder
+from edgefetal_runtime.atomic import json_bytes, write_file, write_folder
 from edgefetal_runtime.infer.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -74,22 +74,16 @@ class Recipe(BaseModel):
     seed: int
 
 
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
-
-
 def write_metrics(run: Path, metrics: dict[str, Any]) -> None:
     """Replace the run's metrics."""
-    write_file(run / METRICS, _json(metrics))
+    write_file(run / METRICS, json_bytes(metrics))
 
 
 def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
     """Replace the run's checkpoint."""
-    partial = run / (CHECKPOINT + ".partial")
-    torch.save(state, partial)
-    with partial.open("rb") as stream:
-        os.fsync(stream.fileno())
-    partial.replace(run / CHECKPOINT)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_file(run / CHECKPOINT, buffer.getvalue())
 
 
 def load_checkpoint(run: Path) -> dict[str, Any] | None:
@@ -174,4 +168,6 @@ def open_run(run: Path, recipe: Recipe, split: Split, *, resume: bool) -> None:
         return
     if run.is_dir():
         run.rmdir()
-    write_folder(run, {SPLIT: _json(split.model_dump(mode="json")), RECIPE: _json(recipe.model_dump(mode="json"))})
+    write_folder(
+        run, {SPLIT: json_bytes(split.model_dump(mode="json")), RECIPE: json_bytes(recipe.model_dump(mode="json"))}
+    )

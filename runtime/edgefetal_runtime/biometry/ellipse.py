@@ -60,16 +60,21 @@ class Ellipse:
             (self.center_x + along * cos - across * sin, self.center_y + along * sin + across * cos), axis=1
         )
 
+    def normalised(
+        self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Move points, x and y of shapes that broadcast, to u and v, where the ellipse is the unit circle."""
+        cos, sin = math.cos(self.angle_rad), math.sin(self.angle_rad)
+        dx, dy = x - self.center_x, y - self.center_y
+        return (dx * cos + dy * sin) / self.semi_major, (dy * cos - dx * sin) / self.semi_minor
+
     def signed_distance(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Approximate distance of points, shape (..., 2), to the ellipse: negative inside, positive outside.
 
         First order (Sampson): the implicit function over the length of its gradient. Exact on the ellipse, and good to
         a few per cent within a tenth of the semi-minor axis, which is where it is used.
         """
-        cos, sin = math.cos(self.angle_rad), math.sin(self.angle_rad)
-        dx, dy = points[..., 0] - self.center_x, points[..., 1] - self.center_y
-        u = (dx * cos + dy * sin) / self.semi_major
-        v = (dy * cos - dx * sin) / self.semi_minor
+        u, v = self.normalised(points[..., 0], points[..., 1])
         radius = np.sqrt(u * u + v * v)
         gradient = np.sqrt((u / self.semi_major) ** 2 + (v / self.semi_minor) ** 2)
         # At the very centre the gradient vanishes; any clearly inside value will do there.

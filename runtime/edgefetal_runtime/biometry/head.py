@@ -75,9 +75,8 @@ class HeadOutline:
 
 def _coverage(ellipse: Ellipse, points: npt.NDArray[np.float64]) -> float:
     """Share of equal steps of the ellipse's parameter that hold at least one point."""
-    cos, sin = np.cos(ellipse.angle_rad), np.sin(ellipse.angle_rad)
-    dx, dy = points[:, 0] - ellipse.center_x, points[:, 1] - ellipse.center_y
-    t = np.arctan2((dy * cos - dx * sin) / ellipse.semi_minor, (dx * cos + dy * sin) / ellipse.semi_major)
+    u, v = ellipse.normalised(points[:, 0], points[:, 1])
+    t = np.arctan2(v, u)
     return float(len(np.unique(np.floor(t / (2 * np.pi) * _DIRECTIONS).astype(int) % _DIRECTIONS))) / _DIRECTIONS
 
 

@@ -22,6 +22,7 @@ from edgefetal_runtime.exam.record import (
     SweepRecord,
     Timings,
 )
+from edgefetal_runtime.infer.bundle import HEAD
 from edgefetal_runtime.sweep.selection import Sized, SweepSelector, middle
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from edgefetal_runtime.scale import Scale
     from edgefetal_runtime.sources.source import Source
 
-HEAD = "head"
+# What is said of every sweep, with its unit.
+_MEASURES = (("HC", "mm"), ("cephalic_index", "1"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,12 +241,9 @@ def _measure_sweep(name: str, findings: Iterator[Finding], on_frame: Callable[[]
     contour = tuple((round(float(x), 2), round(float(y), 2)) for x, y in outline.contour_px)
     return _SweepResult(
         record.model_copy(update={"contour_px": contour}),
-        (_record(name, "HC", hc, "mm", used), _record(name, "cephalic_index", index, "1", used)),
+        tuple(_record(name, m, value, unit, used) for (m, unit), value in zip(_MEASURES, (hc, index), strict=True)),
         overlay,
     )
-
-
-_MEASURES = (("HC", "mm"), ("cephalic_index", "1"))
 
 
 def _why_nothing(last: Finding | None, seen: int, with_head: int) -> str:

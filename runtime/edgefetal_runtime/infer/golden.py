@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefetal_devices.errors import CheckFailedError
-from edgefetal_runtime.infer.bundle import GOLDEN
+from edgefetal_runtime.infer.bundle import GOLDEN, load_bundle, require_fit_for_clinic
+from edgefetal_runtime.infer.network import load_network
 from edgefetal_runtime.infer.preprocess import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -119,3 +121,23 @@ def check_network(bundle: Bundle, network: Network) -> GoldenReport:
         )
         raise CheckFailedError(message)
     return GoldenReport(len(disagreements) - 1, disagreement, difference)
+
+
+def open_for_clinic(folder: Path, *, backend: str = "auto", threads: int | None = None) -> tuple[Bundle, Network]:
+    """Load a bundle to measure with: whole, within its accuracy budget, and answering here as where it was built.
+
+    Args:
+        folder: the bundle.
+        backend: name of the back end, or `auto`.
+        threads: CPU threads, or None for the back end's own choice.
+
+    Raises:
+        BundleError: it is no bundle, is altered, or did not pass its budget.
+        EnvironmentLacksError: no back end can run here.
+        CheckFailedError: the golden frames are prepared or answered otherwise here.
+    """
+    bundle = load_bundle(folder)
+    require_fit_for_clinic(bundle)
+    network = load_network(bundle, backend=backend, threads=threads)
+    check_network(bundle, network)
+    return bundle, network

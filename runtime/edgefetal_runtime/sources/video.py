@@ -30,6 +30,11 @@ _CONTAINER_MARKS = (
 )
 
 
+def _announced(capture: cv2.VideoCapture) -> int | None:
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    return count if count > 0 else None
+
+
 @dataclass(frozen=True)
 class VideoSource:
     """A video file.
@@ -67,9 +72,9 @@ class VideoSource:
     def frame_count(self) -> int | None:
         """Return how many frames the file announces, or None where it does not say."""
         capture = self._open()
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        count = _announced(capture)
         capture.release()
-        return count if count > 0 else None
+        return count
 
     def frames(self) -> Iterator[Frame]:
         """Decode the frames one by one.
@@ -77,8 +82,8 @@ class VideoSource:
         Raises:
             SourceError: the file cannot be opened, holds no frame, or breaks off long before the end that it announces.
         """
-        announced = self.frame_count
         capture = self._open()
+        announced = _announced(capture)
         try:
             frames_per_s = capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FRAMES_PER_S
             index = 0
