@@ -1,8 +1,9 @@
-"""What a measurement is: a value with a unit, or the reason why there is none."""
+"""What a measurement is: a value with a unit and, where one is known, an interval; or the reason why there is none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Abstained:
 
     reason: str
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         """Return False: there is no value here."""
         return False
 
@@ -26,8 +27,40 @@ class Measured:
 
     Args:
         value: the figure.
-        unit: its unit, `mm` or `1` for a ratio.
+        unit: its unit, `mm`, `weeks`, or `1` for a ratio.
+        interval: lower and upper bound, or None where nothing was fitted to say how wide it is.
     """
 
     value: float
     unit: str
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured, and how.
+
+    Args:
+        name: short name, as in `exam.json`.
+        unit: unit of its values.
+        method: definition of the calipers and of the computation, for the record.
+        least: values below are not of a fetus; the scale or the outline is wrong.
+        most: values above are not either.
+    """
+
+    name: str
+    unit: str
+    method: str
+    least: float
+    most: float
+
+    def of(self, value: float) -> Measured | Abstained:
+        """Return the value as a measurement, or refuse one that no fetus has."""
+        # Written so that a value that is no number is refused too.
+        if not self.least <= value <= self.most:
+            unit = "" if self.unit == "1" else f" {self.unit}"
+            advice = "find a clearer plane" if self.unit == "1" else "check the pixel size"
+            return Abstained(
+                f"{self.name} would be {value:.4g}{unit}, outside {self.least:g} to {self.most:g}; {advice}"
+            )
+        return Measured(value, self.unit)
