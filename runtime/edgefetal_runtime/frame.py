@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgefetal_runtime.scale import Scale
+    from edgefetal_runtime.scale import NoScale, Scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +21,13 @@ class Frame:
         sweep: name of the sweep that it belongs to; frames of one sweep show one anatomy and may be fused.
         index: position in the sweep, from 0.
         timestamp_s: time in the source, seconds from the start of the sweep.
-        scale: pixel size, or None where it is unknown (then nothing in mm may be said).
+        scale: pixel size, or why it is unknown (then nothing in mm may be said).
+        origin_px: where the frame begins in the picture as stored, (x, y); not (0, 0) where a source crops it.
     """
 
     pixels: npt.NDArray[np.uint8]
     sweep: str
     index: int
     timestamp_s: float
-    scale: Scale | None
+    scale: Scale | NoScale
+    origin_px: tuple[int, int] = (0, 0)

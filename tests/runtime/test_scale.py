@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefetal_devices.errors import EdgeFetalError, ScaleError
-from edgefetal_runtime.scale import MAX_MM_PER_PX, MIN_MM_PER_PX, Scale, parse_mm_per_px
+from edgefetal_runtime.scale import (
+    CALIPER_RELATIVE_SD,
+    MAX_MM_PER_PX,
+    MIN_MM_PER_PX,
+    NOT_GIVEN,
+    NoScale,
+    Scale,
+    disagreement,
+    parse_mm_per_px,
+    refuse_conflict,
+)
 
 FEW = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -33,8 +43,38 @@ def test_a_figure_in_another_unit_is_refused_with_a_hint(axis: str, value: float
 @pytest.mark.parametrize("value", [MIN_MM_PER_PX, 0.05, 0.4, MAX_MM_PER_PX])
 def test_plausible_figures_are_taken_as_they_are(value: float) -> None:
     scale = Scale(value, 0.9 * value if value > 1 else 1.1 * value, origin="test")
-    assert (scale.x_mm_per_px, scale.relative_uncertainty) == (value, None)
+    assert (scale.x_mm_per_px, scale.relative_uncertainty) == (value, CALIPER_RELATIVE_SD)
     assert scale.y_mm_per_px == pytest.approx(value, rel=0.11)
+
+
+@pytest.mark.parametrize("uncertainty", [-0.001, 0.031, math.nan, math.inf])
+def test_an_uncertainty_that_leaves_no_scale_is_refused(uncertainty: float) -> None:
+    with pytest.raises(ScaleError, match="measure it again on a phantom or a ruler"):
+        Scale(0.1, 0.1, "test", uncertainty)
+
+
+def test_no_scale_is_falsy_and_says_why() -> None:
+    assert not NoScale("the depth changed")
+    assert Scale(0.1, 0.1, "test")
+    assert "--mm-per-px" in NOT_GIVEN.reason
+
+
+@FEW
+@given(x=st.floats(0.05, 1), y=st.floats(0.9, 1.1), error=st.floats(-0.05, 0.05), in_x=st.booleans())
+def test_two_scales_conflict_where_either_axis_differs_by_more_than_one_percent(
+    x: float,
+    y: float,
+    error: float,
+    in_x: bool,  # noqa: FBT001 - hypothesis passes by name
+) -> None:
+    one = Scale(x, x * y, "table")
+    other = Scale(x * (1 + error * in_x), x * y * (1 + error * (not in_x)), "typed")
+    assert disagreement(other, one) == pytest.approx(abs(error), abs=1e-9)
+    if disagreement(one, other) > 0.01:
+        with pytest.raises(ScaleError, match=r"by table and .* by typed; find out which is right"):
+            refuse_conflict(one, other)
+    else:
+        refuse_conflict(one, other)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgefetal_runtime.scale import Scale
+    from edgefetal_runtime.scale import NoScale, Scale
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class StillSource:
 
     Args:
         kind: `still` or `folder`.
-        pictures: paths with their pixel sizes, or None where unknown.
+        pictures: paths with their pixel sizes, or why those are unknown.
     """
 
     kind: str
-    pictures: tuple[tuple[Path, Scale | None], ...]
+    pictures: tuple[tuple[Path, Scale | NoScale], ...]
 
     @property
     def frame_count(self) -> int:

@@ -10,15 +10,15 @@ import numpy as np
 
 from edgefetal_devices.errors import SourceError
 from edgefetal_runtime.frame import Frame
+from edgefetal_runtime.scale import NOT_GIVEN
+from edgefetal_runtime.sources.limits import DEFAULT_FRAMES_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgefetal_runtime.scale import Scale
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm")
-_DEFAULT_FRAMES_PER_S = 30.0
 # Some containers estimate their number of frames; a file that yields less than this share of it was cut short, and the
 # plane that mattered may be in the part that is lost.
 _WHOLE_SHARE = 0.9
@@ -37,18 +37,16 @@ def _announced(capture: cv2.VideoCapture) -> int | None:
 
 @dataclass(frozen=True)
 class VideoSource:
-    """A video file.
+    """A video file; it never knows its pixel size.
 
     One picture size is assumed throughout: OpenCV's FFmpeg reader brings every frame to the size of the first without
-    saying so.
+    saying so. A recording whose size changes midway is therefore caught only where its ruler is read.
 
     Args:
         path: the file.
-        scale: pixel size of its frames, or None.
     """
 
     path: Path
-    scale: Scale | None
     kind: str = "video"
 
     def _open(self) -> cv2.VideoCapture:
@@ -85,14 +83,14 @@ class VideoSource:
         capture = self._open()
         announced = _announced(capture)
         try:
-            frames_per_s = capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FRAMES_PER_S
+            frames_per_s = capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FRAMES_PER_S
             index = 0
             while True:
                 read, picture = capture.read()
                 if not read:
                     break
                 grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
-                yield Frame(grey, sweep=self.path.name, index=index, timestamp_s=index / frames_per_s, scale=self.scale)
+                yield Frame(grey, sweep=self.path.name, index=index, timestamp_s=index / frames_per_s, scale=NOT_GIVEN)
                 index += 1
             if announced is not None and 0 < index < _WHOLE_SHARE * announced - 1:
                 message = f"{self.path} breaks off after {index} of {announced} frames; copy the video again."

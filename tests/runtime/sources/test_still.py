@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgefetal_devices.errors import SourceError
-from edgefetal_runtime.scale import Scale
+from edgefetal_runtime.scale import NOT_GIVEN, Scale
 from edgefetal_runtime.sources.still import StillSource
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def test_every_picture_is_a_sweep_of_its_own(tmp_path: Path) -> None:
     scale = Scale(0.1, 0.1, origin="test")
     pictures = []
-    for level, size in ((7, scale), (9, None)):
+    for level, size in ((7, scale), (9, NOT_GIVEN)):
         path = tmp_path / f"{level}.png"
         cv2.imwrite(str(path), np.full((20, 30), level, np.uint8))
         pictures.append((path, size))
@@ -28,7 +28,7 @@ def test_every_picture_is_a_sweep_of_its_own(tmp_path: Path) -> None:
     assert source.frame_count == 2
     assert [(f.sweep, f.index, f.timestamp_s, f.scale) for f in frames] == [
         ("7.png", 0, 0.0, scale),
-        ("9.png", 0, 0.0, None),
+        ("9.png", 0, 0.0, NOT_GIVEN),
     ]
     assert [(f.pixels.shape, f.pixels.min(), f.pixels.max()) for f in frames] == [((20, 30), 7, 7), ((20, 30), 9, 9)]
 
@@ -36,7 +36,7 @@ def test_every_picture_is_a_sweep_of_its_own(tmp_path: Path) -> None:
 def test_pictures_are_read_when_their_turn_comes(tmp_path: Path) -> None:
     first, second = tmp_path / "1.png", tmp_path / "2.png"
     cv2.imwrite(str(first), np.full((20, 30), 7, np.uint8))
-    frames = StillSource("folder", ((first, None), (second, None))).frames()
+    frames = StillSource("folder", ((first, NOT_GIVEN), (second, NOT_GIVEN))).frames()
     assert next(frames).sweep == "1.png"
     with pytest.raises(SourceError, match=r"2\.png does not exist"):
         next(frames)

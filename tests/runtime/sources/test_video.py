@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgefetal_devices.errors import EdgeFetalError, SourceError
-from edgefetal_runtime.scale import Scale
+from edgefetal_runtime.scale import NOT_GIVEN
 from edgefetal_runtime.sources.video import VideoSource
 
 if TYPE_CHECKING:
@@ -43,26 +43,25 @@ def _levels(source: VideoSource) -> list[int]:
 def test_frames_come_bit_for_bit_in_order_with_their_times(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     written = [rng.integers(0, 256, (48, 64), dtype=np.uint8) for _ in range(6)]
-    scale = Scale(0.2, 0.3, origin="test")
-    frames = list(VideoSource(_write(tmp_path / "sweep.avi", written), scale).frames())
+    frames = list(VideoSource(_write(tmp_path / "sweep.avi", written)).frames())
     assert len(frames) == len(written)
     for index, (frame, pixels) in enumerate(zip(frames, written, strict=True)):
         np.testing.assert_array_equal(frame.pixels, pixels)
         assert frame.pixels.dtype == np.uint8
-        assert (frame.sweep, frame.index, frame.scale) == ("sweep.avi", index, scale)
+        assert (frame.sweep, frame.index, frame.scale) == ("sweep.avi", index, NOT_GIVEN)
         assert frame.timestamp_s == pytest.approx(index / FRAMES_PER_S)
 
 
 @pytest.mark.parametrize("codec", ["FFV1", "MJPG"])
 def test_all_frames_are_announced_and_read(tmp_path: Path, codec: str) -> None:
-    source = VideoSource(_write(tmp_path / "sweep.avi", _plain(), codec), None)
+    source = VideoSource(_write(tmp_path / "sweep.avi", _plain(), codec))
     assert source.kind == "video"
     assert source.frame_count == len(LEVELS)
     np.testing.assert_allclose(_levels(source), LEVELS, atol=1)
 
 
 def test_a_video_can_be_read_twice(tmp_path: Path) -> None:
-    source = VideoSource(_write(tmp_path / "sweep.avi", _plain()), None)
+    source = VideoSource(_write(tmp_path / "sweep.avi", _plain()))
     assert _levels(source) == _levels(source) == list(LEVELS)
 
 
@@ -73,13 +72,13 @@ def test_a_name_is_a_file_name_and_nothing_else(tmp_path: Path, monkeypatch: pyt
     path = _write(tmp_path / "plain.avi", _plain()).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     for given in (path, path.relative_to(tmp_path)):
-        assert _levels(VideoSource(given, None)) == list(LEVELS)
+        assert _levels(VideoSource(given)) == list(LEVELS)
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sweep.avi"
     path.touch()
-    source = VideoSource(path, None)
+    source = VideoSource(path)
     with pytest.raises(SourceError, match=r"sweep\.avi is empty \(0 bytes\); copy the video again"):
         _ = source.frame_count
     with pytest.raises(SourceError, match="is empty"):
@@ -91,7 +90,7 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path, content: bytes) -> N
     path = tmp_path / "sweep.avi"
     path.write_bytes(content)
     with pytest.raises(SourceError, match=r"sweep\.avi is not a video that can be read; export it as AVI or MP4"):
-        next(VideoSource(path, None).frames())
+        next(VideoSource(path).frames())
 
 
 def test_a_name_is_no_pattern_of_picture_files(tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ def test_a_name_is_no_pattern_of_picture_files(tmp_path: Path) -> None:
     path = tmp_path / "sweep%d.avi"
     path.write_bytes(b"no video" * 100)
     with pytest.raises(SourceError, match="is not a video that can be read"):
-        next(VideoSource(path, None).frames())
+        next(VideoSource(path).frames())
 
 
 def test_a_list_of_other_files_is_not_a_video(tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ def test_a_list_of_other_files_is_not_a_video(tmp_path: Path) -> None:
     path = tmp_path / "sweep.avi"
     path.write_text("ffconcat version 1.0\nfile other.avi\nfile other.avi\n")
     with pytest.raises(SourceError):
-        next(VideoSource(path, None).frames())
+        next(VideoSource(path).frames())
 
 
 @pytest.mark.parametrize("codec", ["FFV1", "MJPG"])
@@ -120,7 +119,7 @@ def test_a_cut_video_is_refused_or_gives_its_first_frames(tmp_path: Path, codec:
         path = tmp_path / "cut.avi"
         path.write_bytes(whole[:length])
         try:
-            levels = _levels(VideoSource(path, None))
+            levels = _levels(VideoSource(path))
         except EdgeFetalError:
             outcomes.add("refused")
             continue
@@ -139,4 +138,4 @@ def test_a_video_that_breaks_off_is_refused_and_says_where(tmp_path: Path) -> No
     path = tmp_path / "cut.avi"
     path.write_bytes(whole[: 2 * len(whole) // 3])
     with pytest.raises(SourceError, match=r"cut\.avi breaks off after 5 of 8 frames"):
-        list(VideoSource(path, None).frames())
+        list(VideoSource(path).frames())
