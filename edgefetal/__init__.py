@@ -14,18 +14,28 @@ if TYPE_CHECKING:
     from edgefetal_runtime.exam.pipeline import examine
     from edgefetal_runtime.exam.record import Exam
     from edgefetal_runtime.exam.store import write_exam
+    from edgefetal_runtime.growth.assess import GrowthReport, assess
+    from edgefetal_runtime.growth.gestation import GestationalAge
+    from edgefetal_runtime.growth.measures import Biometry
     from edgefetal_runtime.infer.bundle import Bundle, load_bundle
     from edgefetal_runtime.infer.golden import open_for_clinic
     from edgefetal_runtime.infer.network import Network, load_network
-    from edgefetal_runtime.scale import Scale
+    from edgefetal_runtime.scale import NoScale, Scale
+    from edgefetal_runtime.sources.scale_wish import ScaleWish
     from edgefetal_runtime.sources.source import open_source
 
 __all__ = [
+    "Biometry",
     "Bundle",
     "EdgeFetalError",
     "Exam",
+    "GestationalAge",
+    "GrowthReport",
     "Network",
+    "NoScale",
     "Scale",
+    "ScaleWish",
+    "assess",
     "bundle_folder",
     "examine",
     "load_bundle",
@@ -36,11 +46,17 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Biometry": "edgefetal_runtime.growth.measures",
     "Bundle": "edgefetal_runtime.infer.bundle",
     "EdgeFetalError": "edgefetal_devices.errors",
     "Exam": "edgefetal_runtime.exam.record",
+    "GestationalAge": "edgefetal_runtime.growth.gestation",
+    "GrowthReport": "edgefetal_runtime.growth.assess",
     "Network": "edgefetal_runtime.infer.network",
+    "NoScale": "edgefetal_runtime.scale",
     "Scale": "edgefetal_runtime.scale",
+    "ScaleWish": "edgefetal_runtime.sources.scale_wish",
+    "assess": "edgefetal_runtime.growth.assess",
     "bundle_folder": "edgefetal.starter",
     "examine": "edgefetal_runtime.exam.pipeline",
     "load_bundle": "edgefetal_runtime.infer.bundle",

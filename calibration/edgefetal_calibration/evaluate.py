@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from edgefetal_runtime.biometry.head import HeadOutline
-from edgefetal_runtime.biometry.measurement import Measured
+from edgefetal_calibration.cut import cut_picture
+from edgefetal_runtime.biometry.head import measure_head
+from edgefetal_runtime.biometry.measurement import Abstained, Measured
+from edgefetal_runtime.biometry.outline import Outline
+from edgefetal_runtime.biometry.quantities import HC
 from edgefetal_runtime.exam.pipeline import find_head, head_probability
 from edgefetal_runtime.infer.bundle import HEAD
 
@@ -37,24 +40,40 @@ class CaseResult:
     Args:
         name: file name.
         subject: whose picture it is.
-        hc_true_mm: reference head circumference.
-        hc_mm: measured head circumference, or None.
-        abstained: why there is none, or None.
+        truth: reference of each measure by its name; lengths in mm.
+        measured: value of each measure by its name; empty where the frame was refused.
+        intervals: its interval, where the bundle's tables give one.
+        abstained: why HC was not measured, or None.
         plane_probability: the network's probability that this is a head plane.
         agreement: soft Dice between the network's probabilities and the fitted ellipse, or None where none fits.
+        roughness: how far the outline strays from its ellipse, or None where none fits.
+        coverage: share of the outline that was seen, or None where none fits.
         dice: overlap of the network's mask with the annotated ellipse, 0 to 1.
         seconds: preparing, running and measuring; reading the file is not in it.
     """
 
     name: str
     subject: str
-    hc_true_mm: float
-    hc_mm: float | None
+    truth: dict[str, float]
+    measured: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
     abstained: str | None
     plane_probability: float
     agreement: float | None
+    roughness: float | None
+    coverage: float | None
     dice: float
     seconds: float
+
+    @property
+    def hc_true_mm(self) -> float:
+        """Reference head circumference."""
+        return self.truth[HC.name]
+
+    @property
+    def hc_mm(self) -> float | None:
+        """Measured head circumference, or None."""
+        return self.measured.get(HC.name)
 
 
 def mask_in_frame(
@@ -87,31 +106,37 @@ def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
     return 1.0 if total == 0 else 2.0 * int((a & b).sum()) / total
 
 
-def _run_case(
-    network: Network, case: HeadCase, pixels: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_]
-) -> CaseResult:
+def _run_case(network: Network, case: HeadCase, pixels: npt.NDArray[np.uint8], head_px: Ellipse) -> CaseResult:
     started_s = time.perf_counter()
     image, box = network.prepare(pixels)
     output = network.infer(image)
-    outline = find_head(network.manifest, output, box, case.scale)
-    hc = outline.circumference() if isinstance(outline, HeadOutline) else outline
+    outline = find_head(network.manifest, image, output, box, case.scale)
+    measures = measure_head(outline, network.manifest.intervals) if isinstance(outline, Outline) else {}
     seconds = time.perf_counter() - started_s
-    mask = mask_in_frame(output.mask_logits[network.manifest.heads.mask.index(HEAD)], box, truth.shape)
+    mask = mask_in_frame(output.mask_logits[network.manifest.heads.mask.index(HEAD)], box, pixels.shape[:2])
+    found = {measure.name: value for measure, value in measures.items() if isinstance(value, Measured)}
+    why = measures[HC] if isinstance(outline, Outline) else outline
     return CaseResult(
         name=case.name,
         subject=case.subject,
-        hc_true_mm=case.hc_mm,
-        hc_mm=hc.value if isinstance(hc, Measured) else None,
-        abstained=None if isinstance(hc, Measured) else hc.reason,
+        truth=case.truth(head_px),
+        measured={name: value.value for name, value in found.items()},
+        intervals={name: value.interval for name, value in found.items() if value.interval is not None},
+        abstained=why.reason if isinstance(why, Abstained) else None,
         plane_probability=head_probability(output),
-        agreement=outline.agreement if isinstance(outline, HeadOutline) else None,
-        dice=dice(mask, truth),
+        agreement=outline.agreement if isinstance(outline, Outline) else None,
+        roughness=outline.roughness if isinstance(outline, Outline) else None,
+        coverage=outline.coverage if isinstance(outline, Outline) else None,
+        dice=dice(mask, ellipse_mask(head_px, (pixels.shape[0], pixels.shape[1]))),
         seconds=seconds,
     )
 
 
 def evaluate_heads(
-    networks: Mapping[str, Network], cases: Sequence[HeadCase], on_case: Callable[[], None] = lambda: None
+    networks: Mapping[str, Network],
+    cases: Sequence[HeadCase],
+    on_case: Callable[[], None] = lambda: None,
+    hidden_share: float = 0.0,
 ) -> dict[str, list[CaseResult]]:
     """Measure every case with every network, one after the other in an order that alternates, so their times compare.
 
@@ -119,6 +144,7 @@ def evaluate_heads(
         networks: networks by name.
         cases: labelled pictures.
         on_case: called after every picture.
+        hidden_share: share of each head's area to black out behind a straight edge first.
 
     Returns:
         For each network, one result a case, in the order of the cases.
@@ -130,9 +156,11 @@ def evaluate_heads(
     results: dict[str, list[CaseResult]] = {name: [] for name in networks}
     for number, case in enumerate(cases):
         pixels = case.frame().pixels
-        truth = ellipse_mask(case.head_px(), (pixels.shape[0], pixels.shape[1]))
+        head_px = case.head_px()
+        if hidden_share:
+            pixels = cut_picture(pixels, head_px, hidden_share, case.name)
         for name in list(networks)[:: -1 if number % 2 else 1]:
-            results[name].append(_run_case(networks[name], case, pixels, truth))
+            results[name].append(_run_case(networks[name], case, pixels, head_px))
         on_case()
     return results
 
@@ -208,4 +236,4 @@ def _upper_bound(subjects: Sequence[str], values: npt.NDArray[np.float64]) -> fl
 
 def rows(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
     """Return the results as JSON values."""
-    return [asdict(result) for result in results]
+    return [{**asdict(result), "hc_true_mm": result.hc_true_mm, "hc_mm": result.hc_mm} for result in results]

@@ -23,11 +23,21 @@ LOST_SHARE = 0.02
 MIN_PLANE_PROBABILITY, MIN_AGREEMENT = 0.5, 0.5
 
 
-def fit_thresholds(heads: Sequence[CaseResult]) -> Thresholds:
-    """Fit thresholds that `LOST_SHARE` of true heads fall below, each.
+# Shares of the head hidden behind an edge, on which a network shows how it outlines what the picture cuts.
+HIDDEN_SHARES = (0.1, 0.2, 0.3, 0.4)
+# Of the cut heads that are measured all the same, nine in ten must come out within this of their HC.
+MAX_CUT_ERROR = 0.05
+_CUT_QUANTILE = 0.9
+
+
+def fit_thresholds(heads: Sequence[CaseResult], cut_heads: Sequence[CaseResult]) -> Thresholds:
+    """Fit thresholds on validation pictures, all of heads, from results made with no thresholds.
+
+    The plane's and the agreement's are those that `LOST_SHARE` of true heads fall below, each.
 
     Args:
-        heads: results on validation pictures, all of heads, made with no thresholds.
+        heads: results on the pictures as they are.
+        cut_heads: results on the same with `HIDDEN_SHARES` of the head blacked out.
     """
     agreements = [result.agreement for result in heads if result.agreement is not None]
     return Thresholds(
@@ -35,4 +45,22 @@ def fit_thresholds(heads: Sequence[CaseResult]) -> Thresholds:
             MIN_PLANE_PROBABILITY, float(np.quantile([result.plane_probability for result in heads], LOST_SHARE))
         ),
         agreement=max(MIN_AGREEMENT, float(np.quantile(agreements, LOST_SHARE)) if agreements else 1.0),
+        coverage=_fit_coverage(cut_heads),
     )
+
+
+def _fit_coverage(cut_heads: Sequence[CaseResult]) -> float:
+    """Least coverage from which on cut heads are measured well enough, whatever else is seen of them."""
+    found = sorted(
+        (r.coverage, abs(r.hc_mm / r.hc_true_mm - 1))
+        for r in cut_heads
+        if r.coverage is not None and r.hc_mm is not None
+    )
+    errors = [error for _, error in found]
+    bad = [
+        k for k in range(len(found)) if float(np.quantile(errors[k:], _CUT_QUANTILE, method="higher")) > MAX_CUT_ERROR
+    ]
+    if not bad:
+        return 0.0
+    # Just above the last coverage that is too low; a whole head is never refused.
+    return min(1.0, float(np.nextafter(found[bad[-1]][0], np.inf)))

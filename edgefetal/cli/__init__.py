@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgefetal.cli import bench, build, demo, evaluate, run, train, verify
+from edgefetal.cli import bench, build, calibrate, demo, evaluate, growth, run, train, verify
 from edgefetal_devices.errors import EdgeFetalError, EnvironmentLacksError
 
 _BUILD_PACKAGES = frozenset({"torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib", "sympy"})
@@ -69,9 +69,13 @@ app.add_typer(train.app, name="train")
 app.command("build", epilog="Example: edgefetal build RUN --device cpu --calibration hc18:data/hc18 --out BUNDLE")(
     build.build
 )
+app.command("calibrate", epilog="Example: edgefetal calibrate starter --dataset hc18:data/hc18 --out recalibrated")(
+    calibrate.calibrate
+)
 app.command("verify", epilog="Example: edgefetal verify starter")(verify.verify)
 app.command("run", epilog="Example: edgefetal run starter sweep.mp4 --mm-per-px 0.14 --out exam")(run.run)
 app.command("evaluate", epilog="Example: edgefetal evaluate starter --dataset hc18:data/hc18 --reference")(
     evaluate.evaluate
 )
+app.command("growth", epilog="Example: edgefetal growth --ga 28w3d --hc 265 --ac 240 --fl 53")(growth.growth)
 app.command("bench", epilog="Example: edgefetal bench starter")(bench.bench)

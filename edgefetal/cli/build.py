@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -32,11 +32,9 @@ def build(
     """Export a trained network, prove it, quantise it for a device, judge it in millimetres, and package it."""
     from edgefetal.cli import terminal
     from edgefetal_calibration.datasets.kinds import read_dataset
-    from edgefetal_devices.errors import CheckFailedError
     from edgefetal_devices.profile import read_profile
     from edgefetal_export.build import build as build_bundle
     from edgefetal_runtime.atomic import require_new_folder
-    from edgefetal_runtime.infer.bundle import MODEL, REFERENCE
 
     require_new_folder(out)
     terminal.check_json_target(json_file, out, run)
@@ -44,14 +42,28 @@ def build(
     _, cases = read_dataset(calibration)
     with terminal.steps() as progress:
         result = build_bundle(run, profile, cases, out, name=name or out.name, progress=progress)
-    evidence = result.evidence
     terminal.write_json(
-        json_file, {"out": str(out), "parity": result.parity, "sizes_bytes": result.sizes_bytes, "evidence": evidence}
+        json_file,
+        {"out": str(out), "parity": result.parity, "sizes_bytes": result.sizes_bytes, "evidence": result.evidence},
     )
+    terminal.say(f"ONNX differs from PyTorch by at most {result.parity:.1e} in a logit.")
+    show_finished(result.evidence, result.sizes_bytes, out)
+
+
+def show_finished(evidence: dict[str, Any], sizes_bytes: dict[str, int], out: Path) -> None:
+    """Print what a bundle was found to do on validation subjects and how well its intervals hold.
+
+    Raises:
+        CheckFailedError: it is over its budget.
+    """
+    from edgefetal.cli import terminal
+    from edgefetal_devices.errors import CheckFailedError
+    from edgefetal_runtime.infer.bundle import MODEL, REFERENCE
+
     lines = [
         (
             graph,
-            f"{result.sizes_bytes[file] / 1e6:.2f}",
+            f"{sizes_bytes[file] / 1e6:.2f}",
             f"{s['n_measured']} of {s['n']}",
             terminal.figure(s["hc_mae_mm"]),
             terminal.figure(s["dice_mean"], 4),
@@ -63,8 +75,9 @@ def build(
         )
     ]
     columns = ("graph", "MB", "measured", "HC MAE (mm)", "Dice", "ms a frame")
-    terminal.show_table(f"Validation subjects, {profile.title}", columns, lines)
-    terminal.say(f"ONNX differs from PyTorch by at most {result.parity:.1e} in a logit. Bundle: {out}")
+    terminal.show_table("Validation subjects", columns, lines)
+    terminal.show_coverage(evidence.get("coverage", {}))
+    terminal.say(f"Bundle: {out}")
     if not evidence["passed"]:
         reasons = "; ".join(evidence["reasons"])
         message = f"{out} was written but is over its budget, and `edgefetal run` will refuse it: {reasons}."

@@ -39,6 +39,7 @@ def demo(
     from edgefetal_runtime.exam.store import RECORD, write_exam
     from edgefetal_runtime.infer.golden import open_for_clinic
     from edgefetal_runtime.scale import Scale
+    from edgefetal_runtime.sources.scale_wish import ScaleWish
     from edgefetal_runtime.sources.source import open_source
 
     require_new_folder(out)
@@ -49,7 +50,7 @@ def demo(
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "sweep.avi"
         write_clip(clip, video)
-        source = open_source(video, scale=Scale(clip.mm_per_px, clip.mm_per_px, origin="simulation"), scale_csv=None)
+        source = open_source(video, ScaleWish(stated=Scale(clip.mm_per_px, clip.mm_per_px, origin="simulation")))
         with terminal.steps() as progress:
             result = examine(source, video.name, bundle, network, progress.step("frames", source.frame_count))
         write_exam(result, out, beside={video.name: video.read_bytes()})

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from edgefetal.cli.age import EddOption, ExamDateOption, GaOption, LmpOption, known_age
 from edgefetal.cli.options import BackendOption, BundleArgument, JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
     from edgefetal_runtime.exam.record import Exam
 
 _MAX_ROWS = 40
+# Digits after the point by unit; a ratio gets two.
+_DIGITS = {"mm": 1, "g": 0}
 
 
 def run(
     bundle: BundleArgument,
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="PNG or JPEG picture, folder of them, or video file.")
+        Path,
+        typer.Argument(metavar="SOURCE", help="PNG or JPEG picture, folder of them, video, MetaImage or DICOM file."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="EXAM", help="Folder to write; must not exist.")],
     mm_per_px: Annotated[
@@ -29,33 +33,70 @@ def run(
         Optional[Path],
         typer.Option("--scale-csv", metavar="FILE", help="Pixel sizes by file name, in HC18's layout."),
     ] = None,
+    scale_profile: Annotated[
+        Optional[Path],
+        typer.Option("--scale-profile", metavar="FILE", help="Pixel sizes by probe, depth and format, in TOML."),
+    ] = None,
+    profile: Annotated[
+        Optional[str],
+        typer.Option("--profile", metavar="NAME", help="Which of the scale profiles, where there are several."),
+    ] = None,
+    depth_mm: Annotated[
+        Optional[float],
+        typer.Option("--depth-mm", metavar="D", help="Depth that the machine shows; the picture's ruler must agree."),
+    ] = None,
+    ga: GaOption = None,
+    lmp: LmpOption = None,
+    edd: EddOption = None,
+    exam_date: ExamDateOption = None,
     json_file: JsonOption = None,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
     """Stream a source, pick the best frames of each sweep, measure, and write the exam.
 
-    A video is one sweep. Each picture of a folder is a sweep of its own; their pixel sizes come from --mm-per-px,
-    --scale-csv, or an HC18-style table in the folder or beside it. EXAM receives `exam.json` and a picture of every
+    A video, a MetaImage and each region of a DICOM file is one sweep. Each picture of a folder is a sweep of its own;
+    their pixel sizes come from --mm-per-px, --scale-csv, --scale-profile, --depth-mm, or an HC18-style table in the
+    folder or beside it. MetaImage and DICOM files bring their own. EXAM receives `exam.json` and a picture of every
     frame that was measured.
+
+    Without --ga, --lmp or --edd the measures date the fetus. With one the age stands, and they are read as size.
     """
     from edgefetal.cli import terminal
     from edgefetal.starter import bundle_folder
+    from edgefetal_devices.errors import InputError, ScaleError
     from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.exam.pipeline import examine
     from edgefetal_runtime.exam.store import write_exam
     from edgefetal_runtime.infer.golden import open_for_clinic
     from edgefetal_runtime.scale import parse_mm_per_px
+    from edgefetal_runtime.sources.scale_profile import read_scale_profile
+    from edgefetal_runtime.sources.scale_wish import ScaleWish
     from edgefetal_runtime.sources.source import open_source
 
-    require_new_folder(out)
     folder = bundle_folder(bundle)
-    terminal.check_json_target(json_file, out, source, scale_csv, folder)
-    scale = None if mm_per_px is None else parse_mm_per_px(mm_per_px)
-    opened = open_source(source, scale=scale, scale_csv=scale_csv)
+    require_new_folder(out, outside=folder)
+    terminal.check_json_target(json_file, out, source, scale_csv, scale_profile, folder)
+    if profile is not None and scale_profile is None:
+        message = f"--profile {profile} names no file; give it with --scale-profile."
+        raise ScaleError(message)
+    wish = ScaleWish(
+        stated=None if mm_per_px is None else parse_mm_per_px(mm_per_px),
+        table=scale_csv,
+        profile=None if scale_profile is None else read_scale_profile(scale_profile, profile),
+        depth_mm=depth_mm,
+    )
+    age = known_age(ga, lmp, edd, exam_date)
+    opened = open_source(source, wish)
+    if age is not None and opened.kind == "folder":
+        message = (
+            f"Nothing says that the pictures of {source} are of one fetus, so one age cannot hold for all; run them "
+            "one by one, or leave the age out."
+        )
+        raise InputError(message)
     loaded, network = open_for_clinic(folder, backend=backend, threads=threads)
     with terminal.steps() as progress:
-        result = examine(opened, str(source), loaded, network, progress.step("frames", opened.frame_count))
+        result = examine(opened, str(source), loaded, network, progress.step("frames", opened.frame_count), age)
     write_exam(result, out)
     terminal.write_json(json_file, result.exam.model_dump(mode="json"))
     show_exam(result.exam)
@@ -63,17 +104,79 @@ def run(
 
 
 def show_exam(exam: Exam) -> None:
-    """Print an exam, one row a sweep."""
+    """Print an exam: all values of a single sweep, or a row a sweep."""
+    from edgefetal.cli import terminal
+
+    if len(exam.sweeps) == 1:
+        _show_sweep(exam)
+    else:
+        _show_sweeps(exam)
+    terminal.say(exam.disclaimer)
+
+
+def _show_sweep(exam: Exam) -> None:
+    from edgefetal.cli import terminal
+    from edgefetal_runtime.growth.distributions import format_centile
+
+    measured = [m for m in exam.measurements if m.value is not None]
+    if measured:
+        level = "" if exam.interval_level is None else f"{exam.interval_level:.0%} interval"
+        terminal.show_table(
+            f"{exam.sweeps[0].name}, frame {measured[0].frames[0].index}",
+            ("measure", "value", "unit", level, "how"),
+            [
+                (
+                    m.name,
+                    _written(m.value, m.unit),
+                    "" if m.unit in ("1", "weeks") else m.unit,
+                    "" if m.interval is None else " to ".join(_written(end, m.unit) for end in m.interval),
+                    m.method,
+                )
+                for m in measured
+                if m.value is not None
+            ],
+        )
+    for reason in dict.fromkeys(m.abstained for m in exam.measurements if m.abstained):
+        names = ", ".join(dict.fromkeys(m.name for m in exam.measurements if m.abstained == reason))
+        terminal.say(f"{names}: none, because {reason}.")
+    if exam.dating is not None:
+        terminal.show_table(
+            f"Size at {exam.dating.weeks:.2f} weeks ({exam.dating.basis})",
+            ("measure", "chart", "value", "z", "centile", "note"),
+            [
+                (
+                    g.measure,
+                    g.chart,
+                    terminal.figure(g.value, 1),
+                    terminal.figure(g.z),
+                    "-" if g.centile is None else format_centile(g.centile),
+                    g.note,
+                )
+                for g in exam.growth
+            ],
+        )
+
+
+def _written(value: float, unit: str) -> str:
+    """Write a figure as people read it: an age in weeks and days."""
+    from edgefetal_runtime.growth.gestation import format_weeks
+
+    return format_weeks(value) if unit == "weeks" else f"{value:.{_DIGITS.get(unit, 2)}f}"
+
+
+def _show_sweeps(exam: Exam) -> None:
     from edgefetal.cli import terminal
 
     rows = []
     for sweep in exam.sweeps[:_MAX_ROWS]:
-        of_sweep = {m.name: m for m in exam.measurements if m.sweep == sweep.name}
-        hc, index = of_sweep["HC"], of_sweep["cephalic_index"]
-        frame = str(hc.frames[0].index) if hc.frames else "-"
-        rows.append((sweep.name, terminal.figure(hc.value, 1), terminal.figure(index.value), frame, hc.abstained or ""))
-    columns = ("sweep", "HC (mm)", "cephalic index", "frame", "why there is none")
-    terminal.show_table("Head circumference", columns, rows)
+        hc = next(m for m in exam.measurements if m.sweep == sweep.name and m.name == "HC")
+        ages = [m for m in exam.measurements if m.sweep == sweep.name and m.name == "GA"]
+        value = terminal.figure(hc.value, 1)
+        if hc.interval is not None:
+            value += f" ({hc.interval[0]:.0f} to {hc.interval[1]:.0f})"
+        known = next((m for m in ages if m.value is not None), None)
+        age = "-" if known is None or known.value is None else f"{_written(known.value, 'weeks')} by {known.method}"
+        rows.append((sweep.name, value, age, str(hc.frames[0].index) if hc.frames else "-", hc.abstained or ""))
+    terminal.show_table("Sweeps", ("sweep", "HC (mm)", "age", "frame", "why there is none"), rows)
     if len(exam.sweeps) > _MAX_ROWS:
         terminal.say(f"... and {len(exam.sweeps) - _MAX_ROWS} more sweeps in the record.")
-    terminal.say(exam.disclaimer)

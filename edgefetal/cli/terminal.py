@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -23,7 +23,7 @@ from edgefetal_devices.errors import OutputError
 from edgefetal_runtime.atomic import json_bytes, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _console = Console()
@@ -77,6 +77,23 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     _console.print(table)
 
 
+def show_coverage(table: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print how many truths the intervals hold, by measure; nothing where there are no intervals."""
+    rows = [
+        (
+            measure,
+            f"{of['covered']} of {of['n']} ({of['share']:.1%})",
+            f"{of['expected'][0]} to {of['expected'][1]}",
+            figure(of["mean_width"], 2),
+        )
+        for measure, of in table.items()
+    ]
+    if rows:
+        level = next(iter(table.values()))["level"]
+        columns = ("measure", "truths held", f"a true {level:.0%} would hold", "mean width")
+        show_table("Intervals, on subjects that they were not fitted on", columns, rows)
+
+
 def say(text: str) -> None:
     """Print a line."""
     _console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -106,7 +123,7 @@ def check_json_target(path: Path | None, *others: Path | None) -> None:
         raise OutputError(message)
     harmed = [other for other in others if other is not None and other.absolute() in (target, *target.parents)]
     if harmed:
-        message = f"--json {path} would overwrite or alter {harmed[0]}; name another file."
+        message = f"{path} would overwrite or alter {harmed[0]}; name another file."
         raise OutputError(message)
 
 

@@ -5,31 +5,26 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from edgefetal_calibration.budget import Budget, judge
 from edgefetal_calibration.datasets.kinds import dataset_kind
 from edgefetal_calibration.datasets.split import Part
-from edgefetal_calibration.evaluate import evaluate_heads, summarise
 from edgefetal_calibration.phantom.head_clip import simulate_head_clip
 from edgefetal_calibration.ranges import choose_range_frames
-from edgefetal_calibration.thresholds import NONE, fit_thresholds
-from edgefetal_devices.errors import DatasetError
-from edgefetal_export.model_card import write_model_card
+from edgefetal_calibration.thresholds import NONE
+from edgefetal_export.finish import Draft, finish
 from edgefetal_export.onnx import check_parity, onnx_from_network
-from edgefetal_export.package import write_bundle
 from edgefetal_export.quantise.static import METHOD, layer_groups, quantised_onnx
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet, parameter_count
 from edgefetal_export.training import run as run_folder
-from edgefetal_runtime.atomic import json_bytes, require_new_folder
+from edgefetal_runtime.atomic import require_new_folder
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.golden import make_golden
-from edgefetal_runtime.infer.network import Network
 from edgefetal_runtime.infer.preprocess import preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -39,19 +34,13 @@ if TYPE_CHECKING:
     from edgefetal_calibration.datasets.split import Split
     from edgefetal_calibration.ranges import RangeFrames
     from edgefetal_devices.profile import Profile
+    from edgefetal_export.finish import Progress
     from edgefetal_export.training.run import Recipe
 
 RANGE_FRAMES = 200
 _PARITY_FRAMES = 4
 # Either OpenCV wheel will do.
 _TOOLS = ("torch", "monai", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless", "opencv-python")
-
-
-class Progress(Protocol):
-    """Who wants to know how far the build is."""
-
-    def step(self, title: str, total: int) -> Callable[[], None]:
-        """Begin a step of `total` parts; return what to call after each part."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +90,7 @@ def build(
     """
     require_new_folder(out)
     recipe, split = run_folder.read_recipe(run), run_folder.read_split(run)
-    validation = split.select(cases, Part.VALIDATION)
     ranges = choose_range_frames(cases, split, RANGE_FRAMES)
-    if not validation:
-        message = f"The calibration data hold none of the {recipe.name} run's validation subjects; give its dataset."
-        raise DatasetError(message)
 
     network = MultitaskUnet(recipe.network).eval()
     network.load_state_dict(run_folder.load_finished_weights(run, recipe))
@@ -123,39 +108,16 @@ def build(
     range_images = (preprocess(case.frame().pixels, recipe.preprocess)[0] for case in ranges.cases)
     shipped = quantised_onnx(reference, profile.int8, range_images, advance)
 
-    manifest = _describe(name, profile, recipe, split, ranges, shipped, parameter_count(network))
-    backends = {
-        key: open_backend(profile.back_end, graph) for key, graph in (("shipped", shipped), ("reference", reference))
-    }
-
-    advance = progress.step("fit thresholds on validation subjects", len(validation))
-    unrefused = evaluate_heads({"shipped": Network(manifest, backends["shipped"])}, validation, advance)
-    manifest = manifest.model_copy(update={"thresholds": fit_thresholds(unrefused["shipped"])})
-
-    networks = {key: Network(manifest, backend) for key, backend in backends.items()}
-
-    advance = progress.step("judge on validation subjects", len(validation))
-    results = evaluate_heads(networks, validation, advance)
-    evidence = judge(results["shipped"], results["reference"], Budget())
-
-    # Reported beside the evidence, and used for no decision.
-    held_out = split.select(cases, Part.HELD_OUT)
-    advance = progress.step("report on held-out subjects", len(held_out))
-    unseen = evaluate_heads(networks, held_out, advance)
-    evidence["held_out"] = {key: summarise(of_graph) for key, of_graph in unseen.items()}
-    manifest = manifest.model_copy(update={"budget_passed": evidence["passed"]})
-
-    files = {
-        layout.MODEL: shipped,
-        layout.REFERENCE: reference,
-        layout.GOLDEN: make_golden(golden_frames(), recipe.preprocess, backends["shipped"]),
-        layout.EVIDENCE: json_bytes(evidence),
-        layout.SPLIT: (split.model_dump_json() + "\n").encode(),
-        layout.RECIPE: (recipe.model_dump_json(indent=1) + "\n").encode(),
-        layout.MODEL_CARD: write_model_card(manifest, recipe, evidence).encode(),
-    }
-    write_bundle(out, files, manifest)
-    return BuildResult(evidence, {file: len(content) for file, content in files.items()}, parity)
+    draft = Draft(
+        manifest=_describe(name, profile, recipe, split, ranges, shipped, parameter_count(network)),
+        shipped=shipped,
+        reference=reference,
+        golden=make_golden(golden_frames(), recipe.preprocess, open_backend(profile.back_end, shipped)),
+        split=split,
+        recipe=recipe,
+    )
+    finished = finish(draft, cases, out, progress=progress)
+    return BuildResult(finished.evidence, finished.sizes_bytes, parity)
 
 
 def _describe(
@@ -167,7 +129,7 @@ def _describe(
     shipped: bytes,
     parameters: int,
 ) -> layout.Manifest:
-    """Write the manifest as far as it is known before the graph was judged: no thresholds, budget not passed."""
+    """Write the manifest as far as it is known before the graph was judged."""
     kind = dataset_kind(recipe.dataset)
     parts = list(split.parts.values())
     return layout.Manifest(
@@ -178,6 +140,7 @@ def _describe(
         heads=layout.Heads(mask=recipe.network.structures, plane=recipe.network.planes),
         preprocess=recipe.preprocess,
         thresholds=NONE,
+        intervals=None,
         layers=layer_groups(shipped, profile.int8),
         calibration=layout.Calibration(
             dataset=recipe.dataset,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgefetal_runtime.biometry.outline import MIN_COVERAGE
+
 if TYPE_CHECKING:
     from edgefetal_export.training.run import Recipe
     from edgefetal_runtime.infer.bundle import Manifest
@@ -14,6 +16,30 @@ def _figures(part: str, graph: str, summary: dict[str, Any]) -> str:
     keys = ("hc_mae_mm", "hc_bias_mm", "hc_p95_mm", "hc_max_mm")
     numbers = " | ".join("-" if summary[key] is None else f"{summary[key]:.2f}" for key in keys)
     return f"| {part} | {graph} | {summary['n_measured']} of {summary['n']} | {numbers} | {summary['dice_mean']:.4f} |"
+
+
+def _intervals(manifest: Manifest, evidence: dict[str, Any]) -> str:
+    """Say what the intervals are, and whether they hold what they state."""
+    intervals = manifest.intervals
+    if intervals is None:
+        return "None: too few held-out subjects to fit them on; a value comes without its uncertainty."
+    of_hc = intervals.bands["HC"]
+    reaches = [f" below {band.below:g} mm" if band.below else " above" if len(of_hc) > 1 else "" for band in of_hc]
+    bands = ", ".join(
+        f"{band.half_width:.1f} mm{reach} (n = {band.n})" for band, reach in zip(of_hc, reaches, strict=True)
+    )
+    judged = evidence.get("coverage", {}).get("HC")
+    held = (
+        "There were no others to judge them on."
+        if judged is None
+        else f"On the other held-out subjects {judged['covered']} of {judged['n']} hold the truth, where\n"
+        f"  {judged['expected'][0]} to {judged['expected'][1]} would be within chance."
+    )
+    return (
+        f"Split-conformal at {intervals.level:.0%}, fitted on {intervals.n_subjects} of the held-out subjects.\n"
+        f"  HC plus or minus {bands}. {held}\n"
+        "  The uncertainty of the pixel size is added when a frame is measured."
+    )
 
 
 def training_command(recipe: Recipe) -> str:
@@ -67,12 +93,15 @@ def write_model_card(manifest: Manifest, recipe: Recipe, evidence: dict[str, Any
   and noisy screens). Other fetal anatomy was never seen in training, so `none` is not to be relied on for it.
 - **Refusals.** A frame is refused below a head probability of {thresholds.plane_probability:.3f}, or below an agreement
   of {thresholds.agreement:.3f} between the mask and its ellipse. Each is the value that 2 % of the validation heads
-  fall below, or 0.5 where that is more. Beside these, the outline must be closed, elliptical and of a head's size.
-- **Intervals.** None; a value comes without its uncertainty.
+  fall below, or 0.5 where that is more. At least {max(MIN_COVERAGE, thresholds.coverage):.0%} of the outline must be in
+  the picture: with less, cut validation heads were not measured well enough. Beside these, the outline must be
+  elliptical and of a head's size.
+- **Intervals.** {_intervals(manifest, evidence)}
 
 {table}
 
-Validation subjects chose the checkpoint and the thresholds, so their figures flatter; held-out subjects chose nothing.
+Validation subjects chose the checkpoint and the thresholds, so their figures flatter; held-out subjects chose nothing
+but the intervals, which change no value.
 Mean absolute difference between the two graphs on validation, case by case: {stated}.
 Within the accuracy budget: {"yes" if evidence["passed"] else "NO"}.
 

@@ -27,13 +27,20 @@ def refuse_existing(path: Path) -> None:
         raise OutputError(message)
 
 
-def require_new_folder(folder: Path) -> None:
+def require_new_folder(folder: Path, outside: Path | None = None) -> None:
     """Refuse a folder that exists or cannot be made, before the work that is to fill it.
 
+    Args:
+        folder: the folder.
+        outside: a folder that it may not lie in, because a file more would spoil that one; None for no such folder.
+
     Raises:
-        OutputError: it exists, or the nearest folder above it that exists cannot be written to.
+        OutputError: it exists, lies in `outside`, or the nearest folder above it that exists cannot be written to.
     """
     refuse_existing(folder)
+    if outside is not None and outside.resolve() in folder.resolve().parents:
+        message = f"{folder} lies in {outside}, which it would spoil; name a folder elsewhere."
+        raise OutputError(message)
     above = next((parent for parent in folder.absolute().parents if os.path.lexists(parent)), None)
     if above is None or not above.is_dir() or not os.access(above, os.W_OK):
         message = f"{folder} cannot be made, because {above} is not a folder that can be written to; name another."

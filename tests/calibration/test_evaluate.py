@@ -1,20 +1,48 @@
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefetal_calibration.budget import Budget, judge
-from edgefetal_calibration.evaluate import CaseResult, compare, dice, ellipse_mask, mask_in_frame, summarise
+from edgefetal_calibration.datasets.hc18 import read_hc18
+from edgefetal_calibration.evaluate import (
+    CaseResult,
+    compare,
+    dice,
+    ellipse_mask,
+    evaluate_heads,
+    mask_in_frame,
+    rows,
+    summarise,
+)
 from edgefetal_runtime.biometry.ellipse import Ellipse, ellipse_from_points
+from edgefetal_runtime.infer.bundle import Bundle, IntervalBand, Intervals
+from edgefetal_runtime.infer.network import Network, load_network
 from edgefetal_runtime.infer.preprocess import PreprocessSpec, letterbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def result(hc_mm: float | None, *, true_mm: float = 200.0, seconds: float = 0.02, subject: str = "a") -> CaseResult:
-    reason = None if hc_mm is not None else "no head is outlined"
     return CaseResult(
-        "x.png", subject, true_mm, hc_mm, reason, plane_probability=1.0, agreement=0.9, dice=0.9, seconds=seconds
+        name="x.png",
+        subject=subject,
+        truth={"HC": true_mm},
+        measured={} if hc_mm is None else {"HC": hc_mm},
+        intervals={},
+        abstained=None if hc_mm is not None else "no head is outlined",
+        plane_probability=1.0,
+        agreement=0.9,
+        roughness=0.01,
+        coverage=1.0,
+        dice=0.9,
+        seconds=seconds,
     )
 
 
@@ -83,6 +111,8 @@ def test_budget(shipped_mm: list[float | None], reference_mm: list[float | None]
     assert evidence["passed"] is (reason is None)
     assert reason is None or any(reason in text for text in evidence["reasons"])
     assert len(evidence["cases"]["shipped"]) == 50
+    first = evidence["cases"]["shipped"][0]
+    assert (first["hc_mm"], first["hc_true_mm"]) == (shipped_mm[0], 200.0)
 
 
 def test_dice_by_hand() -> None:
@@ -112,3 +142,61 @@ def test_mask_returns_to_the_frame(shape: tuple[int, int]) -> None:
     rows, columns = np.mgrid[:192, :288].astype(float)
     logits = -in_network.signed_distance(np.stack((columns, rows), axis=-1)).astype(np.float32)
     assert dice(mask_in_frame(logits, box, shape), ellipse_mask(truth, shape)) > 0.985
+
+
+def test_every_measure_is_compared_with_the_annotation(starter: Bundle, simulated_hc18: Path) -> None:
+    cases = read_hc18(simulated_hc18)[30:33]
+    told = []
+    results = evaluate_heads({"net": load_network(starter)}, cases, lambda: told.append(1))["net"]
+    assert len(told) == 3
+    names = {"HC", "BPD_outer_outer", "OFD", "cephalic_index"}
+    for case, found in zip(cases, results, strict=True):
+        assert (found.name, found.subject) == (case.name, case.subject)
+        assert set(found.truth) == set(found.measured) == names
+        assert found.hc_true_mm == found.truth["HC"] == case.hc_mm
+        assert found.hc_mm == found.measured["HC"]
+        assert found.truth["cephalic_index"] == pytest.approx(found.truth["BPD_outer_outer"] / found.truth["OFD"])
+        for name in names:
+            assert found.measured[name] == pytest.approx(found.truth[name], rel=0.06)
+        assert found.abstained is None
+        assert found.dice > 0.95
+        assert 0 < (found.roughness or 0) < 0.05
+        assert found.seconds > 0
+
+
+def test_intervals_of_the_bundle_are_those_of_the_results(starter: Bundle, simulated_hc18: Path) -> None:
+    """HC18's pixel size is in the reference too, so its uncertainty widens nothing here."""
+    band = IntervalBand(below=None, half_width=5.0, n=10)
+    intervals = Intervals(
+        level=0.9, dataset="hc18", n_subjects=10, subjects=(), digests=(), shared=1.0, bands={"HC": (band,)}
+    )
+    backend = load_network(starter).backend
+    cases = read_hc18(simulated_hc18)[30:31]
+    networks = {
+        name: Network(starter.manifest.model_copy(update={"intervals": tables}), backend)
+        for name, tables in (("with", intervals), ("without", None))
+    }
+    results = evaluate_heads(networks, cases)
+    (found,) = results["with"]
+    assert found.hc_mm is not None
+    assert set(found.intervals) == {"HC"}
+    assert found.intervals["HC"] == pytest.approx((found.hc_mm - 5, found.hc_mm + 5))
+    assert results["without"][0].intervals == {}
+
+
+def test_a_refused_case_has_its_reason_and_no_measure(starter: Bundle, simulated_hc18: Path) -> None:
+    refusing = starter.manifest.model_copy(
+        update={"thresholds": starter.manifest.thresholds.model_copy(update={"agreement": 1.0})}
+    )
+    network = Network(refusing, load_network(starter).backend)
+    (found,) = evaluate_heads({"net": network}, read_hc18(simulated_hc18)[30:31])["net"]
+    assert (found.measured, found.intervals, found.hc_mm) == ({}, {}, None)
+    assert "not sure enough" in (found.abstained or "")
+    assert set(found.truth) == {"HC", "BPD_outer_outer", "OFD", "cephalic_index"}
+
+
+def test_rows_are_json(starter: Bundle, simulated_hc18: Path) -> None:
+    results = evaluate_heads({"net": load_network(starter)}, read_hc18(simulated_hc18)[30:31])["net"]
+    (row,) = json.loads(json.dumps(rows(results)))
+    assert row["hc_mm"] == row["measured"]["HC"]
+    assert row["hc_true_mm"] == row["truth"]["HC"] == 225.0

@@ -36,6 +36,25 @@ def test_drawn_outlines_agree_with_their_circumference(tiny_hc18: Path) -> None:
     assert np.abs(errors_mm).max() < 1.2
 
 
+def test_truth_is_the_table_s_hc_and_the_axes_of_the_annotation(tiny_hc18: Path) -> None:
+    case = read_hc18(tiny_hc18)[5]
+    outline = case.head_px()
+    truth = case.truth(outline)
+    assert truth["HC"] == case.hc_mm
+    assert truth["OFD"] == pytest.approx(2 * 0.62 * outline.semi_major)
+    assert truth["BPD_outer_outer"] == pytest.approx(2 * 0.62 * outline.semi_minor)
+    assert truth["cephalic_index"] == pytest.approx(outline.semi_minor / outline.semi_major)
+    # Ramanujan II of the two axes is the circumference again.
+    a, b = truth["OFD"] / 2, truth["BPD_outer_outer"] / 2
+    h = ((a - b) / (a + b)) ** 2
+    assert np.pi * (a + b) * (1 + 3 * h / (10 + np.sqrt(4 - 3 * h))) == pytest.approx(case.hc_mm, abs=1.2)
+
+
+def test_the_pixel_size_is_exact_because_the_reference_shares_its_error(tiny_hc18: Path) -> None:
+    assert {case.scale.relative_uncertainty for case in read_hc18(tiny_hc18)} == {0.0}
+    assert read_hc18(tiny_hc18)[0].frame().scale == read_hc18(tiny_hc18)[0].scale
+
+
 def test_real_outlines_agree_with_the_table(hc18_root: Path) -> None:
     cases = read_hc18(hc18_root)[::8]
     errors_mm = np.array([c.head_px().circumference() * c.scale.x_mm_per_px - c.hc_mm for c in cases])

@@ -122,6 +122,55 @@ def two_scales(folder: Path) -> list[str]:
     return ["starter", "head.png", "--scale-csv", "scale.csv", "--mm-per-px", "0.1"]
 
 
+def depth_and_scale(_: Path) -> list[str]:
+    return ["starter", "head.png", "--mm-per-px", "0.1", "--depth-mm", "160"]
+
+
+def depth_in_centimetres(_: Path) -> list[str]:
+    return ["starter", "head.png", "--depth-mm", "8"]
+
+
+def profile_of_no_file(_: Path) -> list[str]:
+    return ["starter", "head.png", "--profile", "convex"]
+
+
+def missing_profiles(_: Path) -> list[str]:
+    return ["starter", "head.png", "--scale-profile", "none.toml"]
+
+
+def profile_with_an_unknown_key(folder: Path) -> list[str]:
+    (folder / "probes.toml").write_text("[[profile]]\nmm_per_px = 0.1\n")
+    return ["starter", "head.png", "--scale-profile", "probes.toml"]
+
+
+def metaimage(folder: Path, fields: str) -> list[str]:
+    header = f"NDims = 2\n{fields}ElementDataFile = LOCAL\n"
+    (folder / "sweep.mha").write_bytes(header.encode() + bytes(4800))
+    return ["starter", "sweep.mha", "--mm-per-px", "0.1"]
+
+
+def metaimage_of_16_bits(folder: Path) -> list[str]:
+    return metaimage(folder, "DimSize = 80 30\nElementType = MET_USHORT\n")
+
+
+def cut_metaimage(folder: Path) -> list[str]:
+    return metaimage(folder, "DimSize = 80 61\nElementType = MET_UCHAR\n")
+
+
+def metaimage_that_contradicts_the_figure(folder: Path) -> list[str]:
+    return metaimage(folder, "DimSize = 80 60\nElementType = MET_UCHAR\nElementSpacing = 0.1 0.102\n")
+
+
+def garbage_dicom(folder: Path) -> list[str]:
+    (folder / "scan.dcm").write_bytes(bytes(128) + b"DICM" + b"garbage" * 99)
+    return ["starter", "scan.dcm"]
+
+
+def dicom_without_its_mark(folder: Path) -> list[str]:
+    (folder / "scan.dcm").write_bytes(b"garbage" * 99)
+    return ["starter", "scan.dcm"]
+
+
 def with_scale(value: str) -> Callable[[Path], list[str]]:
     return lambda _: ["starter", "head.png", "--mm-per-px", value]
 
@@ -179,6 +228,16 @@ def json_into_nowhere(_: Path) -> list[str]:
         (table_without_the_column, "lacks the columns"),
         (missing_table, "none.csv cannot be read"),
         (two_scales, "keep the one that is right"),
+        (depth_and_scale, "keep the one that is right"),
+        (depth_in_centimetres, "16 cm is 160"),
+        (profile_of_no_file, "give it with --scale-profile"),
+        (missing_profiles, "none.toml cannot be read"),
+        (profile_with_an_unknown_key, "mend the entry"),
+        (metaimage_of_16_bits, "MET_USHORT, and only 8 bits"),
+        (cut_metaimage, "is cut short"),
+        (metaimage_that_contradicts_the_figure, "find out which is right"),
+        (garbage_dicom, "DICOM file"),
+        (dicom_without_its_mark, "no DICM mark"),
         (with_scale("0"), "positive number"),
         (with_scale("-0.1"), "positive number"),
         (with_scale("0.1,0"), "positive number"),

@@ -57,6 +57,8 @@ def test_layers_hold(copy: Path) -> None:
         ("export/edgefetal_export/package.py", "import edgefetal.starter"),
         ("runtime/edgefetal_runtime/infer/network.py", "import torch"),
         ("runtime/edgefetal_runtime/biometry/ellipse.py", "import edgefetal_runtime.exam.pipeline"),
+        ("runtime/edgefetal_runtime/biometry/quantities.py", "import edgefetal_runtime.growth.assess"),
+        ("runtime/edgefetal_runtime/growth/formula.py", "import edgefetal_runtime.exam.interpretation"),
     ],
 )
 def test_planted_violation_is_found(copy: Path, file: str, line: str) -> None:

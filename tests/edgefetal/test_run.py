@@ -24,8 +24,10 @@ def test_still_with_a_scale(edgefetal: CommandLine, head_png: Path, clip: HeadCl
     exam = Exam.model_validate(record)
     assert exam == Exam.model_validate_json((tmp_path / "exam" / "exam.json").read_bytes())
     hc = exam.measurements[0]
-    assert (hc.name, hc.unit, hc.interval, hc.abstained) == ("HC", "mm", None, None)
+    assert (hc.name, hc.unit, hc.abstained) == ("HC", "mm", None)
     assert hc.value == pytest.approx(190, rel=0.05)
+    assert hc.interval is not None
+    assert hc.interval[0] < 190 < hc.interval[1]
     assert exam.sweeps[0].scale is not None
     assert exam.sweeps[0].scale.origin == "command line"
     overlay = cv2.imread(str(tmp_path / "exam" / str(exam.sweeps[0].overlay)))
@@ -48,13 +50,61 @@ def test_anisotropic_scale(edgefetal: CommandLine, clip: HeadClip, tmp_path: Pat
 
 def test_no_scale_gives_no_millimetres(edgefetal: CommandLine, head_png: Path) -> None:
     record = edgefetal.json("run", "starter", head_png, "--out", "exam")
-    hc, index = record["measurements"]
-    assert hc["value"] is None
-    assert "--mm-per-px" in hc["abstained"]
+    *lengths, index = record["measurements"]
+    assert [length["name"] for length in lengths] == ["HC", "BPD_outer_outer", "OFD"]
+    for length in lengths:
+        assert length["value"] is None
+        assert "--mm-per-px" in length["abstained"]
+    assert index["name"] == "cephalic_index"
     assert index["value"] == pytest.approx(0.79, abs=0.04)
     assert record["sweeps"][0]["scale"] is None
     assert len(record["sweeps"][0]["contour_px"]) > 50
     assert record["sweeps"][0]["overlay"]
+
+
+def test_metaimage_brings_its_own_scale(edgefetal: CommandLine, clip: HeadClip, tmp_path: Path) -> None:
+    count, height, width = clip.frames.shape
+    fields = (
+        "NDims = 3",
+        f"DimSize = {width} {height} {count}",
+        f"ElementSpacing = {clip.mm_per_px} {clip.mm_per_px} 1",
+        "ElementType = MET_UCHAR",
+        "ElementDataFile = LOCAL",
+    )
+    (tmp_path / "sweep.mha").write_bytes("\n".join((*fields, "")).encode() + clip.frames.tobytes())
+    record = edgefetal.json("run", "starter", "sweep.mha", "--out", "exam")
+    assert record["source_kind"] == "metaimage"
+    assert record["sweeps"][0]["scale"]["origin"] == "MetaImage ElementSpacing of sweep.mha"
+    assert record["measurements"][0]["value"] == pytest.approx(190, rel=0.05)
+
+
+def test_depth_and_ruler_give_millimetres(edgefetal: CommandLine, clip: HeadClip, tmp_path: Path) -> None:
+    """The clip's plane beside a ruler, as a machine shows it, and the depth of the picture typed in."""
+    plane = clip.frames[clip.standard_plane_index].copy()
+    height = plane.shape[0]
+    plane[:6], plane[:, :60] = 30, 0
+    plane[-6:, 60:] = 30
+    for number in range(int(height * clip.mm_per_px / 5) + 1):
+        row = min(round(number * 5 / clip.mm_per_px), height - 2)
+        plane[row : row + 2, 20 : 30 if number % 2 == 0 else 25] = 220
+    cv2.imwrite(str(tmp_path / "screen.png"), plane)
+    record = edgefetal.json("run", "starter", "screen.png", "--depth-mm", height * clip.mm_per_px, "--out", "exam")
+    scale = record["sweeps"][0]["scale"]
+    assert scale["y_mm_per_px"] == pytest.approx(clip.mm_per_px, rel=0.005)
+    assert "confirmed by the ruler (5 mm marks" in scale["origin"]
+    assert record["measurements"][0]["value"] == pytest.approx(190, rel=0.06)
+
+
+def test_profile_holds_for_its_own_format_only(edgefetal: CommandLine, head_png: Path, tmp_path: Path) -> None:
+    height, width = cv2.imread(str(head_png), cv2.IMREAD_GRAYSCALE).shape
+    for name, profile_width in (("own", width), ("other", width + 1)):
+        (tmp_path / f"{name}.toml").write_text(
+            '[[profile]]\nname = "convex"\nprobe = "C5"\ndepth_mm = 100\ncapture = "card"\n'
+            f"width_px = {profile_width}\nheight_px = {height}\nx_mm_per_px = 0.18\ny_mm_per_px = 0.18\n"
+            'relative_uncertainty = 0.005\nmethod = "phantom"\nmade_on = 2026-03-14\n'
+        )
+        record = edgefetal.json("run", "starter", head_png, "--scale-profile", f"{name}.toml", "--out", name)
+        assert (record["measurements"][0]["value"] is not None) == (name == "own")
 
 
 def test_video_is_one_sweep(edgefetal: CommandLine, clip_video: Path, clip: HeadClip) -> None:

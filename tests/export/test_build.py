@@ -12,7 +12,7 @@ from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_devices.errors import BundleError, DatasetError, OutputError
 from edgefetal_devices.profile import read_profile
 from edgefetal_export.build import BuildResult, build
-from edgefetal_runtime.infer.bundle import load_bundle, require_fit_for_clinic
+from edgefetal_runtime.infer.bundle import SCHEMA_VERSION, load_bundle, require_fit_for_clinic
 from edgefetal_runtime.infer.golden import check_network
 from edgefetal_runtime.infer.network import load_network
 
@@ -52,6 +52,7 @@ def test_bundle_is_whole_and_describes_itself(built: tuple[Path, BuildResult, Re
     bundle = load_bundle(folder)
     manifest = bundle.manifest
     assert manifest.name == "tiny"
+    assert manifest.schema_version == SCHEMA_VERSION
     assert manifest.device == "cpu-x86"
     assert manifest.heads.mask == ("head",)
     assert manifest.heads.plane == ("head", "none")
@@ -86,6 +87,12 @@ def test_evidence_is_of_validation_subjects(built: tuple[Path, BuildResult, Reco
     assert {split.parts[row["subject"]] for row in evidence["cases"]["shipped"]} == {Part.VALIDATION}
 
 
+def test_two_held_out_subjects_are_too_few_for_intervals(built: tuple[Path, BuildResult, Recorder]) -> None:
+    assert load_bundle(built[0]).manifest.intervals is None
+    assert built[1].evidence["held_out"]["shipped"]["n_subjects"] == 4
+    assert "coverage" not in built[1].evidence
+
+
 def test_untrained_network_is_written_for_inspection_and_refused_in_the_clinic(
     built: tuple[Path, BuildResult, Recorder],
 ) -> None:
@@ -105,6 +112,7 @@ def test_model_card_says_what_it_must(built: tuple[Path, BuildResult, Recorder])
         "van den Heuvel",
         "Split by subject",
         "Within the accuracy budget: NO",
+        "None: too few held-out subjects to fit them on",
     ):
         assert phrase in card
 

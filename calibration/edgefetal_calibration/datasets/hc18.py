@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from edgefetal_devices.errors import DatasetError
 from edgefetal_runtime.biometry.ellipse import Ellipse, ellipse_from_points
+from edgefetal_runtime.biometry.quantities import BPD, CEPHALIC_INDEX, HC, OFD
 from edgefetal_runtime.frame import Frame
 from edgefetal_runtime.sources.picture import read_grey
 from edgefetal_runtime.sources.scale_table import read_scale_table
@@ -93,6 +94,22 @@ class HeadCase:
             raise DatasetError(message)
         return ellipse
 
+    def truth(self, head_px: Ellipse) -> dict[str, float]:
+        """Return the reference of every measure of a head by its name; lengths in mm.
+
+        HC is the table's; the others are of the annotated ellipse.
+
+        Args:
+            head_px: as `head_px` returns it.
+        """
+        mm = self.scale.x_mm_per_px
+        return {
+            HC.name: self.hc_mm,
+            BPD.name: 2 * head_px.semi_minor * mm,
+            OFD.name: 2 * head_px.semi_major * mm,
+            CEPHALIC_INDEX.name: head_px.semi_minor / head_px.semi_major,
+        }
+
     def digest(self) -> str:
         """SHA-256 of the picture's size and pixels, by which a split recognises it under any name or compression."""
         return _pixel_digest(self.picture)
@@ -149,7 +166,9 @@ def read_hc18(root: Path) -> list[HeadCase]:
                 f"{table_path} has no row with a head circumference for {picture.name}; add it or remove the picture."
             )
             raise DatasetError(message)
-        cases.append(HeadCase(picture.name, match[1], picture, annotation, row.scale, row.hc_mm))
+        # The reference is in the same millimetres, so an error of the pixel size is in both and shows in no difference.
+        scale = replace(row.scale, relative_uncertainty=0.0)
+        cases.append(HeadCase(picture.name, match[1], picture, annotation, scale, row.hc_mm))
     if not cases:
         message = f"{folder} holds no pictures; unpack the dataset there."
         raise DatasetError(message)

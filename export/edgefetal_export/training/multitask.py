@@ -23,8 +23,11 @@ from edgefetal_export.training.augment import augmented_head, outline_in_network
 from edgefetal_export.training.curves import draw_curves
 from edgefetal_export.training.run import Recipe
 from edgefetal_runtime.atomic import write_file
-from edgefetal_runtime.biometry.head import HeadOutline, outline_head
+from edgefetal_runtime.biometry.field import fan_field
+from edgefetal_runtime.biometry.head import HEAD_SHAPE, measure_head
 from edgefetal_runtime.biometry.measurement import Measured
+from edgefetal_runtime.biometry.outline import Outline, outline_round
+from edgefetal_runtime.biometry.quantities import HC
 from edgefetal_runtime.infer.bundle import HEAD, NO_PLANE
 from edgefetal_runtime.infer.preprocess import PreprocessSpec, preprocess
 
@@ -223,8 +226,9 @@ def validate(network: nn.Module, heads: Sequence[LabelledHead], recipe: Recipe) 
             empty, _ = preprocess(without_head(head.pixels, head.outline_px, rng), recipe.preprocess)
             masks, planes = network(torch.from_numpy(np.concatenate((image, empty))))
             right += int(planes[0].argmax() == _HEAD_CLASS) + int(planes[1].argmax() == _NO_HEAD_CLASS)
-            outline = outline_head(masks[0, 0].numpy(), box, head.scale)
-            hc = outline.circumference() if isinstance(outline, HeadOutline) else outline
+            field = fan_field(image[0, 0], recipe.preprocess, box)
+            outline = outline_round(masks[0, 0].numpy(), box, head.scale, HEAD_SHAPE, field)
+            hc = measure_head(outline)[HC] if isinstance(outline, Outline) else outline
             if isinstance(hc, Measured):
                 errors_mm.append(abs(hc.value - head.hc_mm))
     mae_mm = float(np.mean(errors_mm)) if errors_mm else None

@@ -9,34 +9,45 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from edgefetal_runtime.biometry.head import HeadOutline, outline_head
+from edgefetal_runtime.biometry.field import fan_field
+from edgefetal_runtime.biometry.fusion import fuse
+from edgefetal_runtime.biometry.head import HEAD_QUANTITIES, HEAD_SHAPE, measure_head
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
+from edgefetal_runtime.biometry.outline import Outline, outline_round
+from edgefetal_runtime.biometry.quantities import HC
+from edgefetal_runtime.exam.interpretation import interpret
 from edgefetal_runtime.exam.overlay import draw_overlay, png
 from edgefetal_runtime.exam.record import (
     SCHEMA_VERSION,
     BundleRecord,
+    DatingRecord,
     Exam,
     FrameRecord,
+    GrowthRecord,
     MeasurementRecord,
     ScaleRecord,
     SweepRecord,
     Timings,
+    measurement_record,
 )
 from edgefetal_runtime.infer.bundle import HEAD
+from edgefetal_runtime.scale import NoScale
 from edgefetal_runtime.sweep.selection import Sized, SweepSelector, middle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgefetal_runtime.biometry.measurement import Quantity
     from edgefetal_runtime.frame import Frame
+    from edgefetal_runtime.growth.gestation import GestationalAge
     from edgefetal_runtime.infer.bundle import Bundle, Manifest
     from edgefetal_runtime.infer.network import Network, NetworkOutput
     from edgefetal_runtime.infer.preprocess import Letterbox
     from edgefetal_runtime.scale import Scale
     from edgefetal_runtime.sources.source import Source
-
-# What is said of every sweep, with its unit.
-_MEASURES = (("HC", "mm"), ("cephalic_index", "1"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +60,11 @@ class Finding:
     """
 
     frame: Frame
-    outline: HeadOutline | Abstained
+    outline: Outline | Abstained
 
     def size(self) -> float:
         """Extent of the outline for the selection, in mm or px; 0 where there is none."""
-        return self.outline.ellipse.circumference() if isinstance(self.outline, HeadOutline) else 0.0
+        return self.outline.extent if isinstance(self.outline, Outline) else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +110,20 @@ def head_probability(output: NetworkOutput) -> float:
 
 
 def find_head(
-    manifest: Manifest, output: NetworkOutput, box: Letterbox, scale: Scale | None
-) -> HeadOutline | Abstained:
+    manifest: Manifest,
+    image: npt.NDArray[np.float32],
+    output: NetworkOutput,
+    box: Letterbox,
+    scale: Scale | NoScale,
+) -> Outline | Abstained:
     """Find the head in the network's answer, if the network takes the frame for a head plane.
 
     Args:
         manifest: the bundle's manifest.
-        output: the network's answer for one frame.
+        image: the prepared frame, shape (1, 1, h, w).
+        output: the network's answer for it.
         box: placement of the frame in the network input.
-        scale: pixel size of the frame, or None.
+        scale: pixel size of the frame, or why it is unknown.
     """
     if HEAD not in manifest.heads.mask:
         return Abstained("the bundle outlines no head; use one that does")
@@ -115,8 +131,14 @@ def find_head(
     # Written so that a probability that is no number is refused too.
     if not probability >= manifest.thresholds.plane_probability:
         return Abstained(f"not taken for a head plane (probability {probability:.2f}); find the head")
-    outline = outline_head(output.mask_logits[manifest.heads.mask.index(HEAD)], box, scale)
-    if isinstance(outline, HeadOutline) and outline.agreement < manifest.thresholds.agreement:
+    field = fan_field(image[0, 0], manifest.preprocess, box)
+    outline = outline_round(output.mask_logits[manifest.heads.mask.index(HEAD)], box, scale, HEAD_SHAPE, field)
+    if isinstance(outline, Outline) and outline.coverage < manifest.thresholds.coverage:
+        return Abstained(
+            f"the outline is open: only {outline.coverage:.0%} of it is in the picture, and the bundle needs "
+            f"{manifest.thresholds.coverage:.0%}; show the whole head"
+        )
+    if isinstance(outline, Outline) and outline.agreement < manifest.thresholds.agreement:
         return Abstained(
             f"the outline is not sure enough (agreement {outline.agreement:.2f}, "
             f"{manifest.thresholds.agreement:.2f} is needed); find a clearer plane"
@@ -133,7 +155,7 @@ def _findings(network: Network, frames: Iterable[Frame], watch: Stopwatch) -> It
         since_s = watch.add("prepare", since_s)
         output = network.infer(image)
         since_s = watch.add("infer", since_s)
-        finding = Finding(frame, find_head(network.manifest, output, box, frame.scale))
+        finding = Finding(frame, find_head(network.manifest, image, output, box, frame.scale))
         watch.frames += 1
         if watch.first_result_s is None:
             watch.first_result_s = time.perf_counter() - watch.started_s
@@ -147,6 +169,7 @@ def examine(
     bundle: Bundle,
     network: Network,
     on_frame: Callable[[], None] = lambda: None,
+    age: GestationalAge | None = None,
 ) -> ExamResult:
     """Run a whole source through the network and measure every sweep.
 
@@ -156,18 +179,22 @@ def examine(
         bundle: the bundle that the network is of.
         network: the network, loaded.
         on_frame: called after every frame.
+        age: the gestational age, where it is known beforehand; every sweep is then of that fetus.
 
     Raises:
         SourceError: a frame cannot be read.
     """
     watch = Stopwatch()
     measurements: list[MeasurementRecord] = []
+    growth: list[GrowthRecord] = []
     sweeps: list[SweepRecord] = []
     overlays: dict[str, bytes] = {}
     findings = _findings(network, source.frames(), watch)
     for number, (name, of_sweep) in enumerate(itertools.groupby(findings, key=lambda f: f.frame.sweep), start=1):
-        result = _measure_sweep(_printable(name), of_sweep, on_frame)
-        measurements += result.measurements
+        result = _measure_sweep(_printable(name), of_sweep, bundle.manifest, on_frame)
+        interpreted, charted = interpret(result.sweep.name, result.measured, result.frames, age)
+        measurements += (*_records(result), *interpreted)
+        growth += charted
         overlay_name = None
         if result.overlay is not None:
             overlay_name = f"overlay-{number:03d}.png"
@@ -181,7 +208,10 @@ def examine(
         source=_printable(source_name),
         source_kind=source.kind,
         frames_announced=source.frame_count,
+        dating=None if age is None else DatingRecord(weeks=age.weeks, basis=age.origin),
+        interval_level=bundle.manifest.intervals.level if bundle.manifest.intervals else None,
         measurements=tuple(measurements),
+        growth=tuple(growth),
         sweeps=tuple(sweeps),
         timings=watch.timings(),
     )
@@ -191,7 +221,8 @@ def examine(
 @dataclass(frozen=True, eq=False)
 class _SweepResult:
     sweep: SweepRecord
-    measurements: tuple[MeasurementRecord, ...]
+    measured: Mapping[Quantity, Measured | Abstained]
+    frames: tuple[FrameRecord, ...]
     overlay: bytes | None
 
 
@@ -200,7 +231,9 @@ def _printable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def _measure_sweep(name: str, findings: Iterator[Finding], on_frame: Callable[[], None]) -> _SweepResult:
+def _measure_sweep(
+    name: str, findings: Iterator[Finding], manifest: Manifest, on_frame: Callable[[], None]
+) -> _SweepResult:
     """Choose the frames of one sweep and measure the middle one."""
     selector: SweepSelector[Finding] = SweepSelector()
     seen = with_head = 0
@@ -214,35 +247,37 @@ def _measure_sweep(name: str, findings: Iterator[Finding], on_frame: Callable[[]
     chosen = selector.finish()
     best = middle(chosen)
     shown = best.item if best else last
-    scale = shown.frame.scale if shown else None
     record = SweepRecord(
         name=name,
         frames_seen=seen,
         frames_with_head=with_head,
-        scale=None
-        if scale is None
-        else ScaleRecord(
-            x_mm_per_px=scale.x_mm_per_px,
-            y_mm_per_px=scale.y_mm_per_px,
-            origin=scale.origin,
-            relative_uncertainty=scale.relative_uncertainty,
-        ),
+        scale=_scale_record(shown.frame.scale) if shown else None,
         contour_px=None,
         overlay=None,
     )
-    if best is None or not isinstance(best.item.outline, HeadOutline):
-        reason = _why_nothing(last, seen, with_head)
-        return _SweepResult(record, tuple(_record(name, m, Abstained(reason), unit, ()) for m, unit in _MEASURES), None)
-    outline = best.item.outline
-    frames = [best.item.frame, *(kept.item.frame for kept in chosen if kept is not best)]
+    if best is None or not isinstance(best.item.outline, Outline):
+        nothing = Abstained(_why_nothing(last, seen, with_head))
+        return _SweepResult(record, dict.fromkeys(HEAD_QUANTITIES, nothing), (), None)
+    agreed = fuse([[kept.size for kept in sorted(chosen, key=lambda kept: kept.index)]])
+    if isinstance(agreed, Abstained):
+        return _SweepResult(record, dict.fromkeys(HEAD_QUANTITIES, agreed), (), None)
+    frame, outline = best.item.frame, best.item.outline
+    frames = [frame, *(kept.item.frame for kept in chosen if kept is not best)]
     used = tuple(FrameRecord(index=f.index, timestamp_s=f.timestamp_s) for f in frames)
-    hc, index = outline.circumference(), outline.cephalic_index()
-    overlay = png(draw_overlay(best.item.frame.pixels, outline.contour_px, _caption(best.item.frame, hc, index)))
-    contour = tuple((round(float(x), 2), round(float(y), 2)) for x, y in outline.contour_px)
-    return _SweepResult(
-        record.model_copy(update={"contour_px": contour}),
-        tuple(_record(name, m, value, unit, used) for (m, unit), value in zip(_MEASURES, (hc, index), strict=True)),
-        overlay,
+    measured = measure_head(outline, manifest.intervals, agreed.effective_frames)
+    overlay = png(draw_overlay(frame.pixels, outline.contour_px, _caption(frame, measured)))
+    contour = tuple((round(float(x), 2), round(float(y), 2)) for x, y in outline.contour_px + frame.origin_px)
+    return _SweepResult(record.model_copy(update={"contour_px": contour}), measured, used, overlay)
+
+
+def _scale_record(scale: Scale | NoScale) -> ScaleRecord | None:
+    if isinstance(scale, NoScale):
+        return None
+    return ScaleRecord(
+        x_mm_per_px=scale.x_mm_per_px,
+        y_mm_per_px=scale.y_mm_per_px,
+        origin=scale.origin,
+        relative_uncertainty=scale.relative_uncertainty,
     )
 
 
@@ -255,27 +290,20 @@ def _why_nothing(last: Finding | None, seen: int, with_head: int) -> str:
     return f"no head plane in {seen} frames; sweep across the head"
 
 
-def _record(
-    sweep: str, name: str, result: Measured | Abstained, unit: str, frames: tuple[FrameRecord, ...]
-) -> MeasurementRecord:
-    return MeasurementRecord(
-        sweep=sweep,
-        name=name,
-        value=result.value if isinstance(result, Measured) else None,
-        unit=unit,
-        interval=None,
-        frames=frames,
-        abstained=result.reason if isinstance(result, Abstained) else None,
+def _records(result: _SweepResult) -> tuple[MeasurementRecord, ...]:
+    return tuple(
+        measurement_record(result.sweep.name, quantity, value, result.frames)
+        for quantity, value in result.measured.items()
     )
 
 
-def _caption(frame: Frame, hc: Measured | Abstained, index: Measured) -> tuple[str, ...]:
+def _caption(frame: Frame, measured: Mapping[Quantity, Measured | Abstained]) -> tuple[str, ...]:
     """Text for the overlay: the values, then where they come from."""
-    value = f"HC {hc.value:.1f} mm" if isinstance(hc, Measured) else f"HC not given: {hc.reason}"
+    hc = measured[HC]
+    value = f"HC not given: {hc.reason}" if isinstance(hc, Abstained) else f"HC {hc.value:.1f} mm"
+    if isinstance(hc, Measured) and hc.interval:
+        value += f" ({hc.interval[0]:.0f} to {hc.interval[1]:.0f})"
     scale = (
         f"{frame.scale.x_mm_per_px:.4f} x {frame.scale.y_mm_per_px:.4f} mm/px" if frame.scale else "pixel size unknown"
     )
-    return (
-        f"{value}   cephalic index {index.value:.2f}",
-        f"frame {frame.index} at {frame.timestamp_s:.2f} s, {scale}. Not a medical device.",
-    )
+    return (value, f"frame {frame.index} at {frame.timestamp_s:.2f} s, {scale}. Not a medical device.")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict, model_validator
 from typing_extensions import Self  # noqa: TC002 - pydantic reads annotations at run time
 
-SCHEMA_VERSION = 1
+from edgefetal_runtime.biometry.measurement import Abstained, Measured
+
+if TYPE_CHECKING:
+    from edgefetal_runtime.biometry.measurement import Quantity
+
+SCHEMA_VERSION = 2
 
 
 class _Part(BaseModel):
@@ -33,13 +40,13 @@ class ScaleRecord(_Part):
         x_mm_per_px: width of a pixel.
         y_mm_per_px: height of a pixel.
         origin: where the figures came from.
-        relative_uncertainty: one standard deviation, relative; null where nobody stated one.
+        relative_uncertainty: one standard deviation, relative.
     """
 
     x_mm_per_px: float
     y_mm_per_px: float
     origin: str
-    relative_uncertainty: float | None
+    relative_uncertainty: float
 
 
 class FrameRecord(_Part):
@@ -59,16 +66,18 @@ class MeasurementRecord(_Part):
 
     Args:
         sweep: name of the sweep.
-        name: `HC` (head circumference) or `cephalic_index` (short over long axis of the head).
+        name: such as `HC`, `BPD_outer_outer`, `GA`; `size_as_age` beside a known age, which stands.
+        method: how it was measured or computed, with its author, year and parameters where it is a formula.
         value: the figure, or null.
-        unit: `mm`, or `1` for a ratio.
-        interval: lower and upper bound, or null while the bundle has no interval tables.
+        unit: `mm`, `weeks`, or `1` for a ratio.
+        interval: lower and upper bound at the exam's `interval_level`, or null where nothing says how wide it is.
         frames: the frame that the value is of, then the others that it was chosen among.
         abstained: why there is no value, or null.
     """
 
     sweep: str
     name: str
+    method: str
     value: float | None
     unit: str
     interval: tuple[float, float] | None
@@ -84,6 +93,58 @@ class MeasurementRecord(_Part):
         return self
 
 
+class DatingRecord(_Part):
+    """The gestational age that was known before anything was measured.
+
+    Args:
+        weeks: exact weeks at the examination.
+        basis: where it came from.
+    """
+
+    weeks: float
+    basis: str
+
+
+class GrowthRecord(_Part):
+    """The place of a measure on a chart at the known age.
+
+    Args:
+        sweep: name of the sweep that was measured.
+        measure: `HC`, `BPD`, `OFD`, `AC`, `FL` or `EFW`.
+        chart: author and year.
+        value: the figure as the chart reads it, in mm or g; null where it cannot be read there.
+        z: standard deviations from the median, or null.
+        centile: 0 to 100, or null.
+        centile_interval: centiles at the ends of the measurement's interval, or null.
+        note: what was done to the figure, or why one is missing.
+    """
+
+    sweep: str
+    measure: str
+    chart: str
+    value: float | None
+    z: float | None
+    centile: float | None
+    centile_interval: tuple[float, float] | None
+    note: str
+
+
+def measurement_record(
+    sweep: str, quantity: Quantity, result: Measured | Abstained, frames: tuple[FrameRecord, ...]
+) -> MeasurementRecord:
+    """Write down what was found of one quantity in one sweep."""
+    return MeasurementRecord(
+        sweep=sweep,
+        name=quantity.name,
+        method=quantity.method,
+        value=result.value if isinstance(result, Measured) else None,
+        unit=quantity.unit,
+        interval=result.interval if isinstance(result, Measured) else None,
+        frames=frames,
+        abstained=result.reason if isinstance(result, Abstained) else None,
+    )
+
+
 class SweepRecord(_Part):
     """One sweep of the source.
 
@@ -92,7 +153,7 @@ class SweepRecord(_Part):
         frames_seen: frames that were read.
         frames_with_head: frames that showed a head plane with a plausible outline.
         scale: its pixel size, or null.
-        contour_px: points on the measured outline in frame pixels as x, y, or null.
+        contour_px: points on the measured outline as x, y in pixels of the picture as stored, or null.
         overlay: file of the picture that shows the outline, or null.
     """
 
@@ -135,7 +196,10 @@ class Exam(_Part):
         source: path as it was given.
         source_kind: `still`, `folder` or `video`.
         frames_announced: frames that the source said it has, or null.
+        dating: the age that was known beforehand, or null; with one, measures are read as size.
+        interval_level: share of the truths that the intervals are to hold, or null where the bundle has none.
         measurements: one entry for every measure of every sweep.
+        growth: place of every measure on every chart; empty where no age was known.
         sweeps: one entry a sweep.
         timings: where the time went.
         disclaimer: what this is not.
@@ -148,7 +212,10 @@ class Exam(_Part):
     source: str
     source_kind: str
     frames_announced: int | None
+    dating: DatingRecord | None
+    interval_level: float | None
     measurements: tuple[MeasurementRecord, ...]
+    growth: tuple[GrowthRecord, ...]
     sweeps: tuple[SweepRecord, ...]
     timings: Timings
     disclaimer: str = "Research software; not a medical device. Not for diagnosis."

@@ -27,7 +27,7 @@ from edgefetal_runtime.infer.preprocess import PreprocessSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, MODEL, REFERENCE, GOLDEN = "manifest.json", "model.onnx", "reference.onnx", "golden.npz"
 EVIDENCE, SPLIT, RECIPE, MODEL_CARD = "evidence.json", "split.json", "recipe.json", "MODEL_CARD.md"
 REQUIRED = (MODEL, REFERENCE, GOLDEN, EVIDENCE, SPLIT, RECIPE, MODEL_CARD)
@@ -63,10 +63,12 @@ class Thresholds(_Part):
     Args:
         plane_probability: least probability at which a frame counts as showing a plane.
         agreement: least soft Dice between the network's probabilities and the ellipse fitted to them.
+        coverage: least share of the outline that must be seen, by how well the network outlines what the picture cuts.
     """
 
     plane_probability: float = Field(ge=0, le=1)
     agreement: float = Field(ge=0, le=1)
+    coverage: float = Field(default=0.0, ge=0, le=1)
 
 
 class LayerGroup(_Part):
@@ -121,6 +123,43 @@ class Training(_Part):
     parameters: int
 
 
+class IntervalBand(_Part):
+    """How far measured values of one size lie from the truth.
+
+    Args:
+        below: upper end of the band of measured values, exclusive; null in the last one.
+        half_width: the truth lies within this of the measured value in `level` of the cases.
+        n: how many values it was fitted on.
+    """
+
+    below: float | None
+    half_width: float = Field(ge=0, allow_inf_nan=False)
+    n: int = Field(gt=0)
+
+
+class Intervals(_Part):
+    """Split-conformal intervals of single frames, fitted on subjects that were used for nothing else.
+
+    Args:
+        level: share of the truths that they are to hold.
+        dataset: kind of the dataset.
+        n_subjects: how many subjects they were fitted on.
+        subjects: these, by which nobody judges the intervals on them by mistake.
+        digests: content hash of each of their pictures.
+        shared: share of the error's variance that all frames of one examination have in common, which no number of
+            frames averages away; an upper bound.
+        bands: bands of each measure by its name, from small to large.
+    """
+
+    level: float = Field(gt=0, lt=1)
+    dataset: str
+    n_subjects: int
+    subjects: tuple[str, ...]
+    digests: tuple[str, ...]
+    shared: float = Field(ge=0, le=1)
+    bands: dict[str, tuple[IntervalBand, ...]]
+
+
 class Manifest(_Part):
     """`manifest.json`.
 
@@ -132,6 +171,7 @@ class Manifest(_Part):
         heads: heads of the network.
         preprocess: the one preprocessing.
         thresholds: decisions.
+        intervals: how far measured values lie from the truth, or null where no unused subjects were left to fit it on.
         layers: precision of each group of layers.
         calibration: provenance of the INT8 ranges.
         training: provenance of the weights.
@@ -148,6 +188,7 @@ class Manifest(_Part):
     heads: Heads
     preprocess: PreprocessSpec
     thresholds: Thresholds
+    intervals: Intervals | None = None
     layers: tuple[LayerGroup, ...]
     calibration: Calibration
     training: Training

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from importlib import metadata
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,14 +16,15 @@ import numpy as np
 import pytest
 
 from edgefetal_devices.errors import EdgeFetalError, SourceError
-from edgefetal_runtime.biometry.head import NO_SCALE
 from edgefetal_runtime.exam import pipeline
+from edgefetal_runtime.exam.overlay import draw_overlay
 from edgefetal_runtime.exam.pipeline import ExamResult, Stopwatch, examine
 from edgefetal_runtime.exam.record import Exam, MeasurementRecord
 from edgefetal_runtime.frame import Frame
-from edgefetal_runtime.infer.bundle import load_bundle
+from edgefetal_runtime.growth.gestation import parse_age
+from edgefetal_runtime.infer.bundle import IntervalBand, Intervals, load_bundle
 from edgefetal_runtime.infer.network import Network, load_network
-from edgefetal_runtime.scale import Scale
+from edgefetal_runtime.scale import NOT_GIVEN, NoScale, Scale
 from edgefetal_runtime.sources.still import StillSource
 
 if TYPE_CHECKING:
@@ -36,6 +39,20 @@ SHAPE = (270, 400)
 SCALE = Scale(0.3, 0.3, origin="test", relative_uncertainty=0.01)
 HEAD, NONE = (4.0, -4.0), (-4.0, 4.0)
 RATIO = 0.8
+NAMES = ("HC", "BPD_outer_outer", "OFD", "cephalic_index")
+LENGTHS = NAMES[:3]
+INTERVALS = Intervals(
+    level=0.9,
+    dataset="hc18",
+    n_subjects=20,
+    subjects=(),
+    digests=(),
+    shared=1.0,
+    bands={
+        "HC": (IntervalBand(below=150.0, half_width=3.0, n=20), IntervalBand(below=None, half_width=6.0, n=20)),
+        "cephalic_index": (IntervalBand(below=None, half_width=0.04, n=20),),
+    },
+)
 
 
 def _perimeter(semi_1: float, semi_2: float) -> float:
@@ -51,10 +68,11 @@ def _semi_major(hc_mm: float, scale: Scale = SCALE) -> float:
 class Sweeps:
     """A source of black frames: so many of each sweep, with its pixel size."""
 
-    sweeps: Sequence[tuple[str, int, Scale | None]]
+    sweeps: Sequence[tuple[str, int, Scale | NoScale]]
     kind: str = "video"
     announced: int | None = None
     shape: tuple[int, int] = SHAPE
+    origin_px: tuple[int, int] = (0, 0)
 
     @property
     def frame_count(self) -> int | None:
@@ -63,7 +81,7 @@ class Sweeps:
     def frames(self) -> Iterator[Frame]:
         for name, count, scale in self.sweeps:
             for index in range(count):
-                yield Frame(np.zeros(self.shape, np.uint8), name, index, index / 25.0, scale)
+                yield Frame(np.zeros(self.shape, np.uint8), name, index, index / 25.0, scale, self.origin_px)
 
 
 @pytest.fixture(scope="session")
@@ -82,15 +100,29 @@ def answer(
     return made
 
 
+def _with_intervals(bundle: Bundle, intervals: Intervals | None) -> Bundle:
+    return replace(bundle, manifest=bundle.manifest.model_copy(update={"intervals": intervals}))
+
+
 @pytest.fixture(scope="session")
 def examined(
     intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
 ) -> Callable[..., ExamResult]:
-    """Examine one sweep of heads of the given circumferences."""
+    """Examine one sweep of heads of the given circumferences, with a bundle that has the given intervals."""
 
-    def run(hcs_mm: Sequence[float], scale: Scale | None = SCALE, **answer_options: Any) -> ExamResult:
+    def run(
+        hcs_mm: Sequence[float],
+        scale: Scale | NoScale = SCALE,
+        *,
+        intervals: Intervals | None = None,
+        age: str | None = None,
+        origin_px: tuple[int, int] = (0, 0),
+        **answer_options: Any,
+    ) -> ExamResult:
         network = scripted_network([answer(hc_mm, **answer_options) for hc_mm in hcs_mm])
-        return examine(Sweeps([("sweep.avi", len(hcs_mm), scale)]), "sweep.avi", intact_bundle, network)
+        source = Sweeps([("sweep.avi", len(hcs_mm), scale)], origin_px=origin_px)
+        bundle = _with_intervals(intact_bundle, intervals)
+        return examine(source, "sweep.avi", bundle, network, age=None if age is None else parse_age(age))
 
     return run
 
@@ -106,6 +138,12 @@ def test_a_drawn_head_is_measured_to_half_a_per_cent(examined: Callable[..., Exa
     hc, index = _named(result, "HC"), _named(result, "cephalic_index")
     assert hc.value == pytest.approx(hc_mm, rel=5e-3)
     assert (hc.unit, hc.sweep, hc.interval, hc.abstained) == ("mm", "sweep.avi", None, None)
+    assert "Ramanujan" in hc.method
+    for name, semi in (("OFD", 1.0), ("BPD_outer_outer", RATIO)):
+        axis = _named(result, name)
+        assert axis.value == pytest.approx(2 * semi * hc_mm / _perimeter(1, RATIO), rel=8e-3)
+        assert (axis.unit, axis.frames) == ("mm", hc.frames)
+        assert "outer to outer" in axis.method
     assert index.value == pytest.approx(RATIO, abs=5e-3)
     assert (index.unit, index.abstained) == ("1", None)
     assert [(f.index, f.timestamp_s) for f in hc.frames] == [(0, 0.0)]
@@ -125,7 +163,7 @@ def test_stills_are_measured_with_the_pixel_size_of_each(
     tmp_path: Path, intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
 ) -> None:
     pictures = []
-    for name, scale in (("a.png", Scale(0.3, 0.3, "a")), ("b.png", Scale(0.15, 0.15, "b")), ("c.png", None)):
+    for name, scale in (("a.png", Scale(0.3, 0.3, "a")), ("b.png", Scale(0.15, 0.15, "b")), ("c.png", NOT_GIVEN)):
         cv2.imwrite(str(tmp_path / name), np.zeros(SHAPE, np.uint8))
         pictures.append((tmp_path / name, scale))
     network = scripted_network([answer(175.0)])
@@ -134,16 +172,16 @@ def test_stills_are_measured_with_the_pixel_size_of_each(
     assert result.exam.source_kind == "folder"
     assert _named(result, "HC", "a.png").value == pytest.approx(175.0, rel=5e-3)
     assert _named(result, "HC", "b.png").value == pytest.approx(87.5, rel=5e-3)
-    assert _named(result, "HC", "c.png").abstained == NO_SCALE
+    assert _named(result, "HC", "c.png").abstained == NOT_GIVEN.reason
     assert [s.scale.origin if s.scale else None for s in result.exam.sweeps] == ["a", "b", None]
 
 
 def test_without_a_scale_hc_abstains_with_the_way_out_and_the_rest_is_there(
     examined: Callable[..., ExamResult],
 ) -> None:
-    result = examined([175.0], scale=None)
+    result = examined([175.0], scale=NOT_GIVEN)
     hc = _named(result, "HC")
-    assert (hc.value, hc.abstained) == (None, NO_SCALE)
+    assert (hc.value, hc.abstained) == (None, NOT_GIVEN.reason)
     assert _named(result, "cephalic_index").value == pytest.approx(RATIO, abs=5e-3)
     (sweep,) = result.exam.sweeps
     assert sweep.scale is None
@@ -162,9 +200,10 @@ def test_a_frame_that_is_not_taken_for_a_head_plane_gives_the_reason(examined: C
     assert result.overlays == {}
 
 
-def test_both_measures_are_recorded_whether_measured_or_not(examined: Callable[..., ExamResult]) -> None:
-    for result in (examined([175.0]), examined([0.0]), examined([0.0, 0.0]), examined([175.0], scale=None)):
-        assert [(m.name, m.unit) for m in result.exam.measurements] == [("HC", "mm"), ("cephalic_index", "1")]
+def test_every_measure_is_recorded_whether_measured_or_not(examined: Callable[..., ExamResult]) -> None:
+    for result in (examined([175.0]), examined([0.0]), examined([0.0, 0.0]), examined([175.0], scale=NOT_GIVEN)):
+        units = [(m.name, m.unit) for m in result.exam.measurements[: len(NAMES)]]
+        assert units == [*((name, "mm") for name in LENGTHS), ("cephalic_index", "1")]
         assert all((m.value is None) != (m.abstained is None) for m in result.exam.measurements)
 
 
@@ -216,10 +255,190 @@ def test_a_head_that_only_flashes_by_is_not_measured(examined: Callable[..., Exa
     assert hc.abstained == "a head was outlined in 2 of 8 frames, never for long enough; hold the probe still on it"
 
 
+# Intervals
+
+
+def test_intervals_are_the_bundle_s_widened_by_the_scale(examined: Callable[..., ExamResult]) -> None:
+    for relative_sd in (0.0, 0.01, 0.03):
+        scale = replace(SCALE, relative_uncertainty=relative_sd)
+        for hc_mm, half_width_mm in ((120.0, 3.0), (240.0, 6.0)):
+            hc = _named(examined([hc_mm], scale=scale, intervals=INTERVALS), "HC")
+            assert hc.value is not None
+            # 1.645 standard deviations hold 90 % of a normal distribution; independent errors add in squares.
+            expected = math.hypot(half_width_mm, 1.644854 * relative_sd * hc.value)
+            assert hc.interval == pytest.approx((hc.value - expected, hc.value + expected), abs=1e-4)
+
+
+def test_a_ratio_owes_nothing_to_the_scale(examined: Callable[..., ExamResult]) -> None:
+    for scale in (SCALE, replace(SCALE, relative_uncertainty=0.03), NOT_GIVEN):
+        index = _named(examined([175.0], scale=scale, intervals=INTERVALS), "cephalic_index")
+        assert index.value is not None
+        assert index.interval == pytest.approx((index.value - 0.04, index.value + 0.04))
+
+
+def test_a_measure_without_a_table_has_no_interval_and_the_level_is_recorded(
+    examined: Callable[..., ExamResult],
+) -> None:
+    result = examined([175.0], intervals=INTERVALS)
+    assert result.exam.interval_level == 0.9
+    assert _named(result, "OFD").interval is None
+    assert _named(result, "HC").interval is not None
+    assert all(m.interval is None for m in examined([0.0], intervals=INTERVALS).exam.measurements)
+
+
+def test_an_age_has_the_interval_of_what_it_was_read_from(examined: Callable[..., ExamResult]) -> None:
+    result = examined([175.0], intervals=INTERVALS)
+    hc = _named(result, "HC")
+    assert hc.interval is not None
+    (hadlock,) = [m for m in result.exam.measurements if m.method.startswith("Hadlock 1984 (HC);")]
+    weeks = [8.96 + 0.540 * cm + 0.0003 * cm**3 for cm in (mm / 10 for mm in hc.interval)]
+    assert hadlock.interval == pytest.approx(weeks)
+    assert (hadlock.unit, hadlock.frames) == ("weeks", hc.frames)
+
+
+def test_a_whole_sweep_is_worth_no_more_than_one_frame(examined: Callable[..., ExamResult]) -> None:
+    """The five kept frames follow one another and share their error, so they narrow nothing."""
+    one = _named(examined([175.0], intervals=INTERVALS), "HC").interval
+    many = _named(examined([175.0] * 12, intervals=INTERVALS.model_copy(update={"shared": 0.0})), "HC").interval
+    assert one is not None
+    assert many == pytest.approx(one, abs=0.01)
+
+
+# Frames that do not agree
+
+
+def test_frames_that_contradict_one_another_are_not_measured(examined: Callable[..., ExamResult]) -> None:
+    result = examined([150.0, 150.0, 150.0, 200.0, 200.0])
+    assert [m.name for m in result.exam.measurements] == list(NAMES)
+    for measurement in result.exam.measurements:
+        assert measurement.value is None
+        assert measurement.abstained == "2 of 5 frames contradict the others; sweep again, slowly"
+        assert measurement.frames == ()
+    (sweep,) = result.exam.sweeps
+    assert (sweep.frames_seen, sweep.frames_with_head, sweep.contour_px, sweep.overlay) == (5, 5, None, None)
+    assert result.overlays == {}
+    assert result.exam.growth == ()
+
+
+def test_one_stray_frame_among_five_does_no_harm(examined: Callable[..., ExamResult]) -> None:
+    assert _named(examined([150.0, 150.0, 200.0, 150.0, 150.0]), "HC").value == pytest.approx(150.0, rel=5e-3)
+
+
+# Where the contour lies
+
+
+def test_the_contour_is_in_pixels_of_the_whole_picture(examined: Callable[..., ExamResult]) -> None:
+    """A DICOM region is cut out of its picture; a reader of the record has the whole picture."""
+    (whole,), (cut,) = (examined([175.0], origin_px=at).exam.sweeps for at in ((0, 0), (31, 17)))
+    assert whole.contour_px is not None
+    assert cut.contour_px is not None
+    np.testing.assert_allclose(np.subtract(cut.contour_px, whole.contour_px), [(31, 17)] * len(cut.contour_px))
+    assert np.mean(whole.contour_px, axis=0) == pytest.approx((200.0, 135.0), abs=0.5)
+
+
+def test_the_overlay_is_drawn_on_the_frame_that_was_cut_out(examined: Callable[..., ExamResult]) -> None:
+    whole, cut = (examined([175.0], origin_px=at).overlays for at in ((0, 0), (31, 17)))
+    assert whole == cut
+
+
+# The age that is known
+
+
+def test_a_known_age_is_recorded_and_measures_are_read_as_size(examined: Callable[..., ExamResult]) -> None:
+    result = examined([175.0], age="20w2d", intervals=INTERVALS)
+    exam = result.exam
+    assert exam.dating is not None
+    assert exam.dating.weeks == pytest.approx(20 + 2 / 7)
+    assert exam.dating.basis == "given as 20w2d"
+    charted = [row for row in exam.growth if row.measure == "HC" and row.centile is not None]
+    assert {row.sweep for row in charted} == {"sweep.avi"}
+    assert {"Hadlock 1984", "INTERGROWTH-21st 2014"} <= {row.chart for row in charted}
+    for row in charted:
+        assert row.value == _named(result, "HC").value
+        assert row.centile_interval is not None
+        assert row.centile is not None
+        assert row.centile_interval[0] < row.centile < row.centile_interval[1]
+
+
+def test_every_sweep_is_of_the_fetus_whose_age_is_known(
+    intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
+) -> None:
+    sweeps = Sweeps([("a", 1, SCALE), ("b", 1, SCALE), ("c", 1, NOT_GIVEN)])
+    network = scripted_network([answer(175.0)])
+    exam = examine(sweeps, "s", intact_bundle, network, age=parse_age("20w2d")).exam
+    assert {row.sweep for row in exam.growth} == {"a", "b"}
+
+
+# Nothing in millimetres without a scale
+
+_QUANTITY = re.compile(r"\d\s*(mm|cm|g|kg|weeks?|w\d+d|days?)\b")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+@pytest.mark.parametrize("hcs_mm", [[175.0], [0.0], [150.0] * 6, [150.0, 150.0, 150.0, 200.0, 200.0], [30.0]])
+@pytest.mark.parametrize("age", [None, "20w2d"])
+@pytest.mark.parametrize("intervals", [None, INTERVALS])
+def test_without_a_scale_no_mm_weeks_or_grams_are_anywhere(
+    examined: Callable[..., ExamResult], hcs_mm: list[float], age: str | None, intervals: Intervals | None
+) -> None:
+    exam = examined(hcs_mm, scale=NOT_GIVEN, age=age, intervals=intervals).exam
+    fields = json.loads(exam.model_dump_json())
+    for measurement in fields["measurements"]:
+        # The names of what could not be measured are there, with the reason; figures are of ratios only.
+        if measurement["unit"] != "1":
+            assert (measurement["value"], measurement["interval"]) == (None, None)
+    assert {m["unit"] for m in fields["measurements"]} == {"mm", "1"}
+    assert [m["name"] for m in fields["measurements"]] == list(NAMES)
+    assert fields["growth"] == []
+    assert all(sweep["scale"] is None for sweep in fields["sweeps"])
+    # The one age in the record is the one that was typed.
+    assert (fields.pop("dating") is None) == (age is None)
+    assert not [text for text in _texts(fields) if _QUANTITY.search(text)]
+
+
+def test_with_a_scale_the_same_search_finds_them(examined: Callable[..., ExamResult]) -> None:
+    """The search above is worth something: with a scale and an age it finds what it looks for."""
+    fields = json.loads(examined([175.0], age="20w2d").exam.model_dump_json())
+    assert any(m["unit"] == "weeks" and m["value"] for m in fields["measurements"])
+    assert [text for text in _texts(fields) if _QUANTITY.search(text)]
+
+
+def test_the_overlay_says_no_mm_without_a_scale(
+    examined: Callable[..., ExamResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[tuple[str, ...]] = []
+
+    def keep(pixels: Any, contour_px: Any, lines: tuple[str, ...]) -> Any:
+        captions.append(lines)
+        return draw_overlay(pixels, contour_px, lines)
+
+    monkeypatch.setattr(pipeline, "draw_overlay", keep)
+    examined([175.0], scale=NOT_GIVEN, intervals=INTERVALS)
+    examined([175.0], intervals=INTERVALS)
+    without, with_scale = (" ".join(caption) for caption in captions)
+    assert not _QUANTITY.search(without)
+    assert "pixel size unknown" in without
+    assert re.search(r"HC 17[456]\.\d mm \(16\d to 18\d\)", with_scale)
+    assert "0.3000 x 0.3000 mm/px" in with_scale
+
+
+# Sweeps and records
+
+
 def test_sweeps_are_measured_one_by_one_and_their_pictures_numbered(
     intact_bundle: Bundle, scripted_network: Callable[..., Network], answer: Callable[..., Any]
 ) -> None:
-    sweeps = Sweeps([("first", 6, SCALE), ("empty", 5, SCALE), ("third", 1, None)], kind="folder", announced=12)
+    sweeps = Sweeps([("first", 6, SCALE), ("empty", 5, SCALE), ("third", 1, NOT_GIVEN)], kind="folder", announced=12)
     network = scripted_network([answer(hc_mm) for hc_mm in [150.0] * 6 + [0.0] * 5 + [200.0]])
     result = examine(sweeps, "scans", intact_bundle, network)
     assert [(s.name, s.frames_seen, s.frames_with_head, s.overlay) for s in result.exam.sweeps] == [
@@ -228,9 +447,11 @@ def test_sweeps_are_measured_one_by_one_and_their_pictures_numbered(
         ("third", 1, 1, "overlay-003.png"),
     ]
     assert set(result.overlays) == {"overlay-001.png", "overlay-003.png"}
-    assert [(m.sweep, m.name) for m in result.exam.measurements] == [
-        (sweep, name) for sweep in ("first", "empty", "third") for name in ("HC", "cephalic_index")
+    assert [(m.sweep, m.name) for m in result.exam.measurements if m.name in NAMES] == [
+        (sweep, name) for sweep in ("first", "empty", "third") for name in NAMES
     ]
+    # What is computed from measures is there where they are, and nowhere else.
+    assert {m.sweep for m in result.exam.measurements if m.name not in NAMES} == {"first"}
     assert _named(result, "HC", "first").value == pytest.approx(150.0, rel=5e-3)
     assert _named(result, "HC", "empty").value is None
     assert _named(result, "cephalic_index", "third").value == pytest.approx(RATIO, abs=5e-3)
@@ -271,14 +492,16 @@ def test_the_record_says_what_measured_and_when(examined: Callable[..., ExamResu
         "relative_uncertainty": 0.01,
     }
     assert "not a medical device" in exam.disclaimer.lower()
+    assert (exam.dating, exam.interval_level, exam.growth) == (None, None, ())
 
 
+@pytest.mark.parametrize("age", [None, "20w2d"])
 @pytest.mark.parametrize("hcs_mm", [[175.0], [0.0], [100.0, 110.0, 120.0, 110.0], [0.0] * 4, []])
-@pytest.mark.parametrize("scale", [SCALE, None])
+@pytest.mark.parametrize("scale", [SCALE, NOT_GIVEN])
 def test_a_record_comes_back_from_json_as_it_was(
-    examined: Callable[..., ExamResult], hcs_mm: list[float], scale: Scale | None
+    examined: Callable[..., ExamResult], hcs_mm: list[float], scale: Scale | NoScale, age: str | None
 ) -> None:
-    exam = examined(hcs_mm, scale=scale).exam
+    exam = examined(hcs_mm, scale=scale, age=age, intervals=INTERVALS).exam
     assert Exam.model_validate_json(exam.model_dump_json()) == exam
 
 
@@ -389,5 +612,5 @@ def test_the_starter_finds_no_head_in_black_or_in_noise(intact_bundle: Bundle, t
         pictures.append((tmp_path / name, SCALE))
     network = load_network(intact_bundle, threads=1)
     result = examine(StillSource("folder", tuple(pictures)), "scans", intact_bundle, network)
-    assert [m.value for m in result.exam.measurements] == [None] * 4
+    assert [m.value for m in result.exam.measurements] == [None] * 2 * len(NAMES)
     assert all(m.abstained for m in result.exam.measurements)

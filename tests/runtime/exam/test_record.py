@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from edgefetal_runtime.biometry.measurement import Abstained, Measured, Quantity
 from edgefetal_runtime.exam.record import (
     SCHEMA_VERSION,
     BundleRecord,
+    DatingRecord,
     Exam,
     FrameRecord,
+    GrowthRecord,
     MeasurementRecord,
     ScaleRecord,
     SweepRecord,
     Timings,
+    measurement_record,
 )
 
 EXAM = Exam(
@@ -27,10 +31,13 @@ EXAM = Exam(
     source="sweep é.avi",
     source_kind="video",
     frames_announced=None,
+    dating=DatingRecord(weeks=20.5, basis="given as 20w3d"),
+    interval_level=0.9,
     measurements=(
         MeasurementRecord(
             sweep="sweep é.avi",
             name="HC",
+            method="perimeter of an ellipse",
             value=175.25,
             unit="mm",
             interval=(170.0, 180.5),
@@ -40,6 +47,7 @@ EXAM = Exam(
         MeasurementRecord(
             sweep="sweep é.avi",
             name="cephalic_index",
+            method="BPD over OFD",
             value=None,
             unit="1",
             interval=None,
@@ -47,12 +55,24 @@ EXAM = Exam(
             abstained="no head is outlined",
         ),
     ),
+    growth=(
+        GrowthRecord(
+            sweep="sweep é.avi",
+            measure="HC",
+            chart="Hadlock 1984",
+            value=175.25,
+            z=-0.4,
+            centile=34.5,
+            centile_interval=(20.0, 51.0),
+            note="",
+        ),
+    ),
     sweeps=(
         SweepRecord(
             name="sweep é.avi",
             frames_seen=9,
             frames_with_head=6,
-            scale=ScaleRecord(x_mm_per_px=0.1, y_mm_per_px=0.12, origin="command line", relative_uncertainty=None),
+            scale=ScaleRecord(x_mm_per_px=0.1, y_mm_per_px=0.12, origin="command line", relative_uncertainty=0.01),
             contour_px=((1.5, 2.25), (3.0, 4.0)),
             overlay="overlay-001.png",
         ),
@@ -73,6 +93,9 @@ def test_other_programs_find_plain_json_with_nulls_for_what_is_missing() -> None
     assert fields["measurements"][0]["interval"] == [170.0, 180.5]
     assert fields["measurements"][0]["frames"][0] == {"index": 4, "timestamp_s": 0.16}
     assert fields["measurements"][1]["value"] is None
+    assert fields["dating"] == {"weeks": 20.5, "basis": "given as 20w3d"}
+    assert fields["interval_level"] == 0.9
+    assert fields["growth"][0]["centile_interval"] == [20.0, 51.0]
     assert fields["sweeps"][0]["contour_px"] == [[1.5, 2.25], [3.0, 4.0]]
     assert "not a medical device" in fields["disclaimer"].lower()
 
@@ -93,12 +116,34 @@ def _changed(**changes: Any) -> str:
         _changed(bundle={"name": "starter", "sha256": "0"}),
         _changed(measurements=[{"name": "HC"}]),
         _changed(timings=None),
+        _changed(measurements=[json.loads(EXAM.measurements[0].model_dump_json()) | {"abstained": "unsure"}]),
+        _changed(measurements=[json.loads(EXAM.measurements[1].model_dump_json()) | {"abstained": None}]),
         "{}",
         "[]",
         "",
     ],
-    ids=["unknown field", "part lacks a field", "measure lacks fields", "no timings", "empty", "list", "nothing"],
+    ids=[
+        "unknown field",
+        "part lacks a field",
+        "measure lacks fields",
+        "no timings",
+        "value and reason",
+        "neither",
+        "empty",
+        "list",
+        "nothing",
+    ],
 )
 def test_what_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         Exam.model_validate_json(text)
+
+
+def test_a_measure_is_written_down_with_what_it_is_and_how_it_was_taken() -> None:
+    quantity = Quantity("HC", "mm", "perimeter of an ellipse", 40.0, 400.0)
+    frames = (FrameRecord(index=4, timestamp_s=0.16),)
+    there = measurement_record("s", quantity, Measured(175.0, "mm", (170.0, 180.0)), frames)
+    assert (there.name, there.unit, there.method) == ("HC", "mm", "perimeter of an ellipse")
+    assert (there.value, there.interval, there.abstained, there.frames) == (175.0, (170.0, 180.0), None, frames)
+    missing = measurement_record("s", quantity, Abstained("no head"), ())
+    assert (missing.value, missing.interval, missing.abstained, missing.unit) == (None, None, "no head", "mm")

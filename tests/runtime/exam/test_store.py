@@ -10,21 +10,24 @@ import pytest
 
 from edgefetal_devices.errors import OutputError
 from edgefetal_runtime.exam.pipeline import ExamResult
-from edgefetal_runtime.exam.record import BundleRecord, Exam, Timings
+from edgefetal_runtime.exam.record import SCHEMA_VERSION, BundleRecord, Exam, Timings
 from edgefetal_runtime.exam.store import RECORD, write_exam
 
 
 @pytest.fixture
 def result() -> ExamResult:
     exam = Exam(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         edgefetal="0.1.0",
         created_utc="2026-01-02T03:04:05+00:00",
         bundle=BundleRecord(name="starter", sha256="0" * 64, backend="onnxruntime"),
         source="Übung.avi",
         source_kind="video",
         frames_announced=3,
+        dating=None,
+        interval_level=None,
         measurements=(),
+        growth=(),
         sweeps=(),
         timings=Timings(total_s=1.0, first_result_s=0.1, read_ms=1.0, prepare_ms=2.0, infer_ms=3.0, measure_ms=0.5),
     )

@@ -36,6 +36,18 @@ if TYPE_CHECKING:
 WAY_OUT = re.compile(r"(copy the bundle again|build (it|the bundle) anew|upgrade edgefetal|remove them|give a folder)")
 
 
+BAND = {"below": None, "half_width": 5.0, "n": 20}
+INTERVALS = {
+    "level": 0.9,
+    "dataset": "hc18",
+    "n_subjects": 2,
+    "subjects": ["001", "002"],
+    "digests": ["0" * 64, "1" * 64],
+    "shared": 1.0,
+    "bands": {"HC": [BAND]},
+}
+
+
 def _fields(folder: Path) -> dict[str, Any]:
     fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     return fields
@@ -59,6 +71,22 @@ def test_a_file_that_the_manifest_lists_beyond_the_required_ones_is_welcome(
     (bundle_copy / "NOTICE.txt").write_text("licences")
     rehash(bundle_copy)
     assert load_bundle(bundle_copy).read("NOTICE.txt") == b"licences"
+
+
+def test_intervals_come_back_as_they_were_written(bundle_copy: Path) -> None:
+    _edited(bundle_copy, intervals=INTERVALS)
+    intervals = load_bundle(bundle_copy).manifest.intervals
+    assert intervals is not None
+    assert intervals.model_dump(mode="json") == INTERVALS
+
+
+def test_a_bundle_of_the_first_schema_has_no_intervals_and_still_loads(bundle_copy: Path) -> None:
+    """Bundles that clinics have today were written before there were any."""
+    fields = _fields(bundle_copy)
+    fields.pop("intervals", None)
+    (bundle_copy / MANIFEST).write_text(json.dumps(fields | {"schema_version": 1}))
+    loaded = load_bundle(bundle_copy)
+    assert (loaded.manifest.schema_version, loaded.manifest.intervals) == (1, None)
 
 
 def _flip_first(folder: Path, name: str) -> None:
@@ -186,6 +214,21 @@ SABOTAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "threshold above any probability": (lambda f: _within(f, "thresholds", plane_probability=1.1), "thresholds"),
     "agreement that is no number": (lambda f: _within(f, "thresholds", agreement=float("nan")), "thresholds"),
     "agreement above any": (lambda f: _within(f, "thresholds", agreement=1.1), "thresholds"),
+    "interval of no level": (lambda f: _edited(f, intervals=INTERVALS | {"level": 1.0}), "intervals.level"),
+    "interval of negative width": (
+        lambda f: _edited(f, intervals=INTERVALS | {"bands": {"HC": [BAND | {"half_width": -0.1}]}}),
+        "intervals.bands.HC.0.half_width",
+    ),
+    "interval of endless width": (
+        lambda f: _edited(f, intervals=INTERVALS | {"bands": {"HC": [BAND | {"half_width": float("inf")}]}}),
+        "intervals.bands.HC.0.half_width",
+    ),
+    "interval fitted on nothing": (
+        lambda f: _edited(f, intervals=INTERVALS | {"bands": {"HC": [BAND | {"n": 0}]}}),
+        "intervals.bands.HC.0.n",
+    ),
+    "interval that shares more than all": (lambda f: _edited(f, intervals=INTERVALS | {"shared": 1.1}), "shared"),
+    "half an interval": (lambda f: _edited(f, intervals={"level": 0.9}), "intervals"),
     "half a character": (lambda f: _text(f, '{"schema_version": 1, "name": "\\ud800"}'), MANIFEST),
     "budget as a word": (lambda f: _edited(f, budget_passed="yes"), "budget_passed"),
     "budget is null": (lambda f: _edited(f, budget_passed=None), "budget_passed"),

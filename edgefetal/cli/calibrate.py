@@ -1,0 +1,46 @@
+"""`edgefetal calibrate`: fit a bundle's thresholds and intervals again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefetal.cli.options import BundleArgument, JsonOption
+
+
+def calibrate(
+    bundle: BundleArgument,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset", metavar="KIND:PATH", help="Labelled set with the bundle's validation and held-out subjects."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write; must not exist.")],
+    json_file: JsonOption = None,
+) -> None:
+    """Fit the thresholds and intervals of a bundle again, judge it again, and write it as a new one; no training.
+
+    The graphs stay as they are. Do this after the geometry has changed, or with more held-out data than before.
+    """
+    from edgefetal.cli import terminal
+    from edgefetal.cli.build import show_finished
+    from edgefetal.starter import bundle_folder
+    from edgefetal_calibration.datasets.kinds import read_dataset
+    from edgefetal_export.finish import draft_of, finish
+    from edgefetal_runtime.atomic import require_new_folder
+    from edgefetal_runtime.infer.bundle import load_bundle
+
+    folder = bundle_folder(bundle)
+    require_new_folder(out, outside=folder)
+    terminal.check_json_target(json_file, out, folder)
+    draft = draft_of(load_bundle(folder))
+    _, cases = read_dataset(dataset)
+    with terminal.steps() as progress:
+        finished = finish(draft, cases, out, progress=progress)
+    terminal.write_json(
+        json_file, {"out": str(out), "sizes_bytes": finished.sizes_bytes, "evidence": finished.evidence}
+    )
+    show_finished(finished.evidence, finished.sizes_bytes, out)
