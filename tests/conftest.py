@@ -102,7 +102,7 @@ def simulated_draft(starter: Bundle, simulated_hc18: Path) -> Draft:
 
     split = split_by_subject(read_hc18(simulated_hc18), dataset="hc18", seed=1, validation=0.26, held_out=0.7)
     draft = draft_of(starter)
-    return replace(draft, shipped=draft.reference, split=split)
+    return replace(draft, shipped=draft.reference, split=split, evidence=None)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,9 @@ def calibrate(
     dataset: Annotated[
         str,
         typer.Option(
-            "--dataset", metavar="KIND:PATH", help="Labelled set with the bundle's validation and held-out subjects."
+            "--dataset",
+            metavar="KIND:PATH",
+            help="The bundle's own dataset, or a site's: it then gives the intervals alone.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write; must not exist.")],
@@ -23,7 +25,8 @@ def calibrate(
 ) -> None:
     """Fit the thresholds and intervals of a bundle again, judge it again, and write it as a new one; no training.
 
-    The graphs stay as they are. Do this after the geometry has changed, or with more held-out data than before.
+    The graphs stay as they are. Labelled pictures of another site give the intervals alone; thresholds and verdict,
+    which need the network's own validation subjects, stay.
     """
     from edgefetal.cli import terminal
     from edgefetal.cli.build import show_finished

@@ -46,7 +46,7 @@ def evaluate(
     from edgefetal_runtime.infer.network import load_network
 
     folder = bundle_folder(bundle)
-    terminal.check_json_target(chart_file, folder)
+    terminal.check_svg_target(chart_file, folder)
     terminal.check_json_target(json_file, folder, chart_file)
     loaded = load_bundle(folder)
     _, cases = read_dataset(dataset)

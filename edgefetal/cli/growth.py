@@ -60,7 +60,7 @@ def growth(
     from edgefetal_runtime.growth.measures import Biometry, Calipers, Sex
     from edgefetal_runtime.growth.picture import draw_growth
 
-    terminal.check_json_target(chart_file)
+    terminal.check_svg_target(chart_file)
     terminal.check_json_target(json_file, chart_file)
     age = known_age(ga, lmp, edd, exam_date)
     biometry = Biometry(
@@ -72,11 +72,11 @@ def growth(
         fl_mm=fl,
     )
     report = assess(biometry, age, None if sex is None else _choice(Sex, "--sex", sex))
-    picture = None if chart_file is None else draw_growth(report).encode()
-    if chart_file is not None and picture is not None:
-        write_file(chart_file, picture)
     terminal.write_json(json_file, _json_value(report))
     _show(report)
+    # Last, because where no chart reaches the report must be there all the same.
+    if chart_file is not None:
+        write_file(chart_file, draw_growth(report).encode())
 
 
 def _choice(kind: type[_Kind], option: str, text: str) -> _Kind:

@@ -11,7 +11,9 @@ from edgefetal.cli.age import EddOption, ExamDateOption, GaOption, LmpOption, kn
 from edgefetal.cli.options import BackendOption, BundleArgument, JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from edgefetal_runtime.exam.record import Exam
+    from collections.abc import Sequence
+
+    from edgefetal_runtime.exam.record import Exam, MeasurementRecord
 
 _MAX_ROWS = 40
 # Digits after the point by unit; a ratio gets two.
@@ -106,55 +108,78 @@ def run(
 def show_exam(exam: Exam) -> None:
     """Print an exam: all values of a single sweep, or a row a sweep."""
     from edgefetal.cli import terminal
+    from edgefetal_runtime.growth.gestation import format_weeks
 
     if len(exam.sweeps) == 1:
         _show_sweep(exam)
     else:
         _show_sweeps(exam)
+    if exam.dating is not None:
+        terminal.say(f"The known age stands: {format_weeks(exam.dating.weeks)} ({exam.dating.basis}).")
+    if exam.growth:
+        _show_growth(exam)
+    for caution in exam.cautions:
+        terminal.say(f"{caution}.")
     terminal.say(exam.disclaimer)
 
 
 def _show_sweep(exam: Exam) -> None:
     from edgefetal.cli import terminal
-    from edgefetal_runtime.growth.distributions import format_centile
 
-    measured = [m for m in exam.measurements if m.value is not None]
+    measured = [(m, m.value) for m in exam.measurements if m.value is not None]
     if measured:
-        level = "" if exam.interval_level is None else f"{exam.interval_level:.0%} interval"
+        level = "interval" if exam.interval_level is None else f"{exam.interval_level:.0%} interval"
         terminal.show_table(
-            f"{exam.sweeps[0].name}, frame {measured[0].frames[0].index}",
+            f"{exam.sweeps[0].name}, frame {measured[0][0].frames[0].index}",
             ("measure", "value", "unit", level, "how"),
             [
                 (
                     m.name,
-                    _written(m.value, m.unit),
+                    _written(value, m.unit),
                     "" if m.unit in ("1", "weeks") else m.unit,
-                    "" if m.interval is None else " to ".join(_written(end, m.unit) for end in m.interval),
+                    "-" if m.interval is None else " to ".join(_written(end, m.unit) for end in m.interval),
                     m.method,
                 )
-                for m in measured
-                if m.value is not None
+                for m, value in measured
             ],
         )
+        terminal.say(
+            "Intervals of ages and weights carry the measurement's error only; the formula's own comes on top."
+        )
+    for reason in dict.fromkeys(m.no_interval for m in exam.measurements if m.no_interval):
+        without = [m for m in exam.measurements if m.no_interval == reason]
+        terminal.say(f"{_names(without)}: no interval, because {reason}.")
     for reason in dict.fromkeys(m.abstained for m in exam.measurements if m.abstained):
-        names = ", ".join(dict.fromkeys(m.name for m in exam.measurements if m.abstained == reason))
-        terminal.say(f"{names}: none, because {reason}.")
-    if exam.dating is not None:
-        terminal.show_table(
-            f"Size at {exam.dating.weeks:.2f} weeks ({exam.dating.basis})",
-            ("measure", "chart", "value", "z", "centile", "note"),
-            [
-                (
-                    g.measure,
-                    g.chart,
-                    terminal.figure(g.value, 1),
-                    terminal.figure(g.z),
-                    "-" if g.centile is None else format_centile(g.centile),
-                    g.note,
-                )
-                for g in exam.growth
-            ],
-        )
+        missing = [m for m in exam.measurements if m.abstained == reason]
+        terminal.say(f"{_names(missing)}: none, because {reason}.")
+
+
+def _names(measurements: Sequence[MeasurementRecord]) -> str:
+    """Name measurements; of ages and weights also the formula."""
+    names = [f"{m.name} by {m.method.partition(';')[0]}" if m.unit in ("weeks", "g") else m.name for m in measurements]
+    return ", ".join(dict.fromkeys(names))
+
+
+def _show_growth(exam: Exam) -> None:
+    from edgefetal.cli import terminal
+    from edgefetal_runtime.growth.distributions import format_centile
+
+    terminal.show_table(
+        "Size for the known age",
+        ("sweep", "measure", "chart", "value", "z", "centile", "note"),
+        [
+            (
+                g.sweep,
+                g.measure,
+                g.chart,
+                "-" if g.value is None else _written(g.value, "g" if g.measure == "EFW" else "mm"),
+                terminal.figure(g.z),
+                "-" if g.centile is None else format_centile(g.centile),
+                g.note,
+            )
+            for g in exam.growth[:_MAX_ROWS]
+        ],
+    )
 
 
 def _written(value: float, unit: str) -> str:
@@ -169,14 +194,16 @@ def _show_sweeps(exam: Exam) -> None:
 
     rows = []
     for sweep in exam.sweeps[:_MAX_ROWS]:
-        hc = next(m for m in exam.measurements if m.sweep == sweep.name and m.name == "HC")
-        ages = [m for m in exam.measurements if m.sweep == sweep.name and m.name == "GA"]
+        of_sweep = [m for m in exam.measurements if m.sweep == sweep.name]
+        hc = next(m for m in of_sweep if m.name == "HC")
         value = terminal.figure(hc.value, 1)
         if hc.interval is not None:
             value += f" ({hc.interval[0]:.0f} to {hc.interval[1]:.0f})"
-        known = next((m for m in ages if m.value is not None), None)
-        age = "-" if known is None or known.value is None else f"{_written(known.value, 'weeks')} by {known.method}"
-        rows.append((sweep.name, value, age, str(hc.frames[0].index) if hc.frames else "-", hc.abstained or ""))
+        # The first age is the most trusted; where it abstains, so does this column.
+        age = next((m for m in of_sweep if m.name == "GA"), None)
+        written = "-" if age is None or age.value is None else f"{_written(age.value, 'weeks')} by {age.method}"
+        why = hc.abstained or (age.abstained if age else None) or ""
+        rows.append((sweep.name, value, written, str(hc.frames[0].index) if hc.frames else "-", why))
     terminal.show_table("Sweeps", ("sweep", "HC (mm)", "age", "frame", "why there is none"), rows)
     if len(exam.sweeps) > _MAX_ROWS:
         terminal.say(f"... and {len(exam.sweeps) - _MAX_ROWS} more sweeps in the record.")

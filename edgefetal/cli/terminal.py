@@ -127,6 +127,18 @@ def check_json_target(path: Path | None, *others: Path | None) -> None:
         raise OutputError(message)
 
 
+def check_svg_target(path: Path | None, *others: Path | None) -> None:
+    """Refuse a picture's file that is not named as one, or as `check_json_target` does.
+
+    Raises:
+        OutputError: its name does not end in .svg, or it cannot be written or would harm something.
+    """
+    check_json_target(path, *others)
+    if path is not None and path.suffix.lower() != ".svg":
+        message = f"{path} would hold an SVG picture; name a file that ends in .svg."
+        raise OutputError(message)
+
+
 def write_json(path: Path | None, value: object) -> None:
     """Write JSON for machines, if a file was asked for."""
     if path is not None:

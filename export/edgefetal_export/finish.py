@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -23,10 +24,11 @@ from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from edgefetal_calibration.datasets.hc18 import HeadCase
+    from edgefetal_runtime.infer.backends import Backend
     from edgefetal_runtime.infer.bundle import Bundle, Manifest
 
 
@@ -48,6 +50,7 @@ class Draft:
         golden: content of `golden.npz`.
         split: which subjects it was trained on.
         recipe: how it was trained.
+        evidence: what was found when it was judged before, or None where it never was.
     """
 
     manifest: Manifest
@@ -56,6 +59,7 @@ class Draft:
     golden: bytes
     split: Split
     recipe: Recipe
+    evidence: dict[str, Any] | None = None
 
 
 def draft_of(bundle: Bundle) -> Draft:
@@ -71,6 +75,7 @@ def draft_of(bundle: Bundle) -> Draft:
         golden=bundle.read(layout.GOLDEN),
         split=Split.model_validate_json(bundle.read(layout.SPLIT)),
         recipe=Recipe.model_validate_json(bundle.read(layout.RECIPE)),
+        evidence=json.loads(bundle.read(layout.EVIDENCE)),
     )
 
 
@@ -90,8 +95,9 @@ class Finished:
 def finish(draft: Draft, cases: Sequence[HeadCase], out: Path, *, progress: Progress) -> Finished:
     """Fit what is fitted on data after training, judge it, and write the bundle.
 
-    Validation subjects give the thresholds and the verdict on the shipped graph. Half of the held-out subjects give the
-    intervals, and the other half, used for nothing, says whether they hold what they state.
+    Validation subjects give the thresholds and the verdict on the shipped graph; a bundle that was judged before keeps
+    both where the cases hold none, as another site's do. Half of the held-out subjects give the intervals; the other
+    half, used for nothing, says whether they hold what they state.
 
     Args:
         draft: the graphs and what is known of them.
@@ -107,7 +113,7 @@ def finish(draft: Draft, cases: Sequence[HeadCase], out: Path, *, progress: Prog
         OutputError: `out` exists or cannot be written.
     """
     validation = draft.split.select(cases, Part.VALIDATION)
-    if not validation:
+    if not validation and draft.evidence is None:
         message = f"The data hold none of the {draft.recipe.name} run's validation subjects; give the run's dataset."
         raise DatasetError(message)
     held_out = draft.split.select(cases, Part.HELD_OUT)
@@ -126,26 +132,15 @@ def finish(draft: Draft, cases: Sequence[HeadCase], out: Path, *, progress: Prog
             "schema_version": layout.SCHEMA_VERSION,
             "version": metadata.version("edgefetal"),
             "tools": {**draft.manifest.tools, "machine": platform.machine()},
-            "thresholds": NONE,
             "intervals": None,
         }
     )
-
-    advance = progress.step("fit thresholds on validation subjects", len(validation))
-    unlimited = Network(manifest, backends["shipped"])
-    unrefused = evaluate_heads({"shipped": unlimited}, validation, advance)
-    advance = progress.step("fit thresholds on cut heads", len(validation) * len(HIDDEN_SHARES))
-    cut = [
-        result
-        for share in HIDDEN_SHARES
-        for result in evaluate_heads({"shipped": unlimited}, validation, advance, hidden_share=share)["shipped"]
-    ]
-    manifest = manifest.model_copy(update={"thresholds": fit_thresholds(unrefused["shipped"], cut)})
-
+    # Another site's data hold no validation subjects: thresholds and verdict stay, and only intervals are fitted.
+    evidence = dict(draft.evidence or {})
+    if validation:
+        manifest = manifest.model_copy(update={"thresholds": _thresholds(manifest, backends, validation, progress)})
+        evidence = _judge(manifest, backends, validation, progress)
     networks = {name: Network(manifest, backend) for name, backend in backends.items()}
-    advance = progress.step("judge on validation subjects", len(validation))
-    results = evaluate_heads(networks, validation, advance)
-    evidence = judge(results["shipped"], results["reference"], Budget())
 
     # Reported beside the evidence; nothing but the intervals, and those on one half, is fitted on it.
     advance = progress.step("report on held-out subjects", len(held_out))
@@ -159,7 +154,11 @@ def finish(draft: Draft, cases: Sequence[HeadCase], out: Path, *, progress: Prog
         [case.digest() for case in fitting],
         dataset=draft.split.dataset,
     )
+    if intervals is None and not validation:
+        message = f"{len(fitting)} pictures are too few to fit intervals on; give more labelled ones."
+        raise DatasetError(message)
     manifest = manifest.model_copy(update={"intervals": intervals, "budget_passed": evidence["passed"]})
+    evidence.pop("coverage", None)
     if intervals is not None:
         advance = progress.step("judge the intervals", len(judging))
         judged = evaluate_heads({"shipped": Network(manifest, backends["shipped"])}, judging, advance)
@@ -176,3 +175,29 @@ def finish(draft: Draft, cases: Sequence[HeadCase], out: Path, *, progress: Prog
     }
     write_bundle(out, files, manifest)
     return Finished(evidence, {file: len(content) for file, content in files.items()})
+
+
+def _thresholds(
+    manifest: Manifest, backends: Mapping[str, Backend], validation: Sequence[HeadCase], progress: Progress
+) -> layout.Thresholds:
+    """Fit the thresholds on validation pictures, whole and with a part of the head blacked out."""
+    unlimited = Network(manifest.model_copy(update={"thresholds": NONE}), backends["shipped"])
+    advance = progress.step("fit thresholds on validation subjects", len(validation))
+    unrefused = evaluate_heads({"shipped": unlimited}, validation, advance)["shipped"]
+    advance = progress.step("fit thresholds on cut heads", len(validation) * len(HIDDEN_SHARES))
+    cut = [
+        result
+        for share in HIDDEN_SHARES
+        for result in evaluate_heads({"shipped": unlimited}, validation, advance, hidden_share=share)["shipped"]
+    ]
+    return fit_thresholds(unrefused, cut)
+
+
+def _judge(
+    manifest: Manifest, backends: Mapping[str, Backend], validation: Sequence[HeadCase], progress: Progress
+) -> dict[str, Any]:
+    """Judge the shipped graph beside the float one on validation pictures."""
+    networks = {name: Network(manifest, backend) for name, backend in backends.items()}
+    advance = progress.step("judge on validation subjects", len(validation))
+    results = evaluate_heads(networks, validation, advance)
+    return judge(results["shipped"], results["reference"], Budget())

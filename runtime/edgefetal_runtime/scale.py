@@ -85,7 +85,10 @@ class NoScale:
         return False
 
 
-NOT_GIVEN = NoScale("the pixel size is unknown; give --mm-per-px, or a table with --scale-csv, to have millimetres")
+NOT_GIVEN = NoScale(
+    "the pixel size is unknown; to have millimetres, give --mm-per-px, a table with --scale-csv, a stored "
+    "--scale-profile, or --depth-mm where the picture shows a ruler"
+)
 
 # Two evidences of one pixel size agree, or do not, within this: the budget of the whole scale.
 MAX_DISAGREEMENT = 0.01

@@ -166,10 +166,8 @@ def test_the_same_measures_write_the_same_files(edgefetal: CommandLine, tmp_path
         (["--lmp", "2026-07-21", "--exam-date", "2026-07-20", "--hc", "265"], "check both dates"),
         (["--lmp", "2025-01-01", "--exam-date", "2026-07-20", "--hc", "265"], "more than 45 weeks"),
         (["--edd", "2028-01-01", "--exam-date", "2026-07-20", "--hc", "265"], "check both dates"),
-        (["--hc", "265", "--chart", "fetus.svg"], "known beforehand"),
-        (["--ga", "43w0d", "--hc", "265", "--chart", "fetus.svg"], "holds at 43w0d"),
         (["--ga", "28w3d", "--hc", "265", "--chart", "no/such/fetus.svg"], "cannot be written"),
-        (["--ga", "28w3d", "--hc", "265", "--chart", "out.json"], "would overwrite"),
+        (["--ga", "28w3d", "--hc", "265", "--chart", "out.json"], "ends in .svg"),
     ],
 )
 def test_growth_refuses(edgefetal: CommandLine, tmp_path: Path, arguments: list[str], says: str) -> None:
@@ -179,6 +177,23 @@ def test_growth_refuses(edgefetal: CommandLine, tmp_path: Path, arguments: list[
     assert says in outcome.err
     assert outcome.err.strip().count("\n") == 0, "one sentence, no traceback"
     assert list(tmp_path.iterdir()) == [], "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--hc", "265", "--chart", "fetus.svg"], "known beforehand"),
+        (["--ga", "43w0d", "--hc", "265", "--chart", "fetus.svg"], "holds at 43w0d"),
+    ],
+)
+def test_where_no_chart_reaches_the_report_is_there_all_the_same(
+    edgefetal: CommandLine, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    outcome = edgefetal("growth", *arguments, "--json", "out.json")
+    assert outcome.exit_code == 2
+    assert says in outcome.err
+    assert "Hadlock 1984 (HC)" in outcome.out
+    assert [file.name for file in tmp_path.iterdir()] == ["out.json"]
 
 
 def test_a_word_for_a_number_is_wrong_usage(edgefetal: CommandLine, tmp_path: Path) -> None:

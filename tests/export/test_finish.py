@@ -305,3 +305,23 @@ def test_the_card_says_that_there_are_no_intervals(again: Bundle) -> None:
     assert _section(again.read(MODEL_CARD).decode(), "Intervals") == (
         "None: too few held-out subjects to fit them on; a value comes without its uncertainty."
     )
+
+
+def test_another_sites_pictures_give_the_intervals_and_nothing_else(
+    bundle: Bundle, tiny_cases: list[HeadCase], tmp_path: Path
+) -> None:
+    finish(draft_of(bundle), tiny_cases, tmp_path / "site", progress=Silent())
+    site = load_bundle(tmp_path / "site")
+    assert site.manifest.thresholds == bundle.manifest.thresholds
+    assert site.manifest.budget_passed is bundle.manifest.budget_passed
+    assert site.manifest.intervals is not None
+    assert set(site.manifest.intervals.digests) <= {case.digest() for case in tiny_cases}
+    assert site.manifest.intervals != bundle.manifest.intervals
+
+
+def test_too_few_of_another_sites_pictures_are_refused(
+    bundle: Bundle, tiny_cases: list[HeadCase], tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match="too few to fit intervals on; give more"):
+        finish(draft_of(bundle), tiny_cases[:6], tmp_path / "site", progress=Silent())
+    assert list(tmp_path.iterdir()) == []

@@ -56,7 +56,8 @@ def test_an_uncertainty_that_leaves_no_scale_is_refused(uncertainty: float) -> N
 def test_no_scale_is_falsy_and_says_why() -> None:
     assert not NoScale("the depth changed")
     assert Scale(0.1, 0.1, "test")
-    assert "--mm-per-px" in NOT_GIVEN.reason
+    for option in ("--mm-per-px", "--scale-csv", "--scale-profile", "--depth-mm"):
+        assert option in NOT_GIVEN.reason
 
 
 @FEW

@@ -39,14 +39,13 @@ def measure_abdomen(
         anterior_rad: direction from the spine to the front, from x towards y, or None.
     """
     ellipse = outline.ellipse
-    intervals = intervals if outline.whole else None
     lengths = {AC: ellipse.circumference()}
     if anterior_rad is None:
         return {
-            **measurements(lengths, {}, outline.scale, intervals if outline.whole else None, effective_frames),
+            **measurements(lengths, {}, outline.scale, intervals, effective_frames, whole=outline.whole),
             APAD: _NO_DIRECTION,
             TAD: _NO_DIRECTION,
         }
     lengths[APAD] = ellipse.diameter(anterior_rad)
     lengths[TAD] = ellipse.diameter(anterior_rad + math.pi / 2)
-    return measurements(lengths, {}, outline.scale, intervals if outline.whole else None, effective_frames)
+    return measurements(lengths, {}, outline.scale, intervals, effective_frames, whole=outline.whole)

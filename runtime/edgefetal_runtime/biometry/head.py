@@ -33,8 +33,12 @@ def measure_head(
         effective_frames: number of independent frames that the values are worth.
     """
     ellipse = outline.ellipse
-    intervals = intervals if outline.whole else None
     lengths = {HC: ellipse.circumference(), BPD: 2 * ellipse.semi_minor, OFD: 2 * ellipse.semi_major}
     return measurements(
-        lengths, {CEPHALIC_INDEX: ellipse.semi_minor / ellipse.semi_major}, outline.scale, intervals, effective_frames
+        lengths,
+        {CEPHALIC_INDEX: ellipse.semi_minor / ellipse.semi_major},
+        outline.scale,
+        intervals,
+        effective_frames,
+        whole=outline.whole,
     )

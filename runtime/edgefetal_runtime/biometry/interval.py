@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from edgefetal_runtime.scale import Scale
 
 
+NO_TABLES = "the bundle has no interval tables"
+NOT_WHOLE = "a part of the outline was not seen, and the intervals hold for whole ones"
+PIXELS_UNKNOWN = "pixels were taken as square, and nothing says that they are"
+
+
 def frame_half_width(intervals: Intervals, measure: str, value: float) -> float | None:
     """Half width for a value measured on one frame, from the bundle's table; None where it has no such measure.
 
@@ -65,9 +70,13 @@ def with_interval(
         intervals: the bundle's tables, or None where it has none.
         effective_frames: number of independent frames that the value is worth.
     """
-    half_width = None if intervals is None else frame_half_width(intervals, quantity.name, measured.value)
-    if intervals is None or half_width is None:
-        return measured
+    if intervals is None:
+        return replace(measured, no_interval=NO_TABLES)
+    if measured.unit == "1" and not scale:
+        return replace(measured, no_interval=PIXELS_UNKNOWN)
+    half_width = frame_half_width(intervals, quantity.name, measured.value)
+    if half_width is None:
+        return replace(measured, no_interval=f"the bundle has no table for {quantity.name}")
     half_width *= fused_share(intervals.shared, effective_frames)
     if measured.unit == "mm" and scale:
         half_width = math.hypot(half_width, scale_half_width(measured.value, scale, intervals.level))
@@ -80,6 +89,8 @@ def measurements(
     scale: Scale | NoScale,
     intervals: Intervals | None,
     effective_frames: float = 1.0,
+    *,
+    whole: bool = True,
 ) -> dict[Quantity, Measured | Abstained]:
     """Turn what was measured on one frame into values with intervals, or the reasons why there are none.
 
@@ -89,14 +100,29 @@ def measurements(
         scale: pixel size, or why it is unknown.
         intervals: the bundle's tables, or None where it has none.
         effective_frames: number of independent frames that the values are worth.
+        whole: whether all of the structure was seen; the tables hold for no others.
     """
     found: dict[Quantity, Measured | Abstained] = {
         quantity: Abstained(scale.reason) if isinstance(scale, NoScale) else quantity.of(value)
         for quantity, value in lengths.items()
     } | {quantity: quantity.of(value) for quantity, value in ratios.items()}
     return {
-        quantity: with_interval(quantity, value, scale, intervals, effective_frames)
-        if isinstance(value, Measured)
-        else value
+        quantity: _bounded(quantity, value, scale, intervals, effective_frames, whole=whole)
         for quantity, value in found.items()
     }
+
+
+def _bounded(
+    quantity: Quantity,
+    value: Measured | Abstained,
+    scale: Scale | NoScale,
+    intervals: Intervals | None,
+    effective_frames: float,
+    *,
+    whole: bool,
+) -> Measured | Abstained:
+    if isinstance(value, Abstained):
+        return value
+    if not whole:
+        return replace(value, no_interval=NOT_WHOLE)
+    return with_interval(quantity, value, scale, intervals, effective_frames)

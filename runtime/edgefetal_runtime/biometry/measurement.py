@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -27,13 +27,16 @@ class Measured:
 
     Args:
         value: the figure.
-        unit: its unit, `mm`, `weeks`, or `1` for a ratio.
-        interval: lower and upper bound, or None where nothing was fitted to say how wide it is.
+        unit: its unit, `mm`, `weeks`, `g`, or `1` for a ratio.
+        interval: lower and upper bound, or None where nothing says how wide it is.
+        no_interval: why there is none, in words for the record, which change nothing of the value; empty where there is
+            one.
     """
 
     value: float
     unit: str
     interval: tuple[float, float] | None = None
+    no_interval: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

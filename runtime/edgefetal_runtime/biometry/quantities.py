@@ -14,7 +14,9 @@ HC = Quantity("HC", "mm", "perimeter (Ramanujan II) of the ellipse on the outer 
 BPD = Quantity("BPD_outer_outer", "mm", "short axis of that ellipse, outer to outer edge", 11.0, 125.0)
 BPD_INNER = Quantity("BPD_outer_inner", "mm", "outer to inner edge, from outer to outer by Wong 2018", 11.0, 125.0)
 OFD = Quantity("OFD", "mm", "long axis of that ellipse, outer to outer edge", 14.0, 155.0)
-CEPHALIC_INDEX = Quantity("cephalic_index", "1", "BPD over OFD, both outer to outer", 0.6, 1.0)
+CEPHALIC_INDEX = Quantity(
+    "cephalic_index", "1", "BPD over OFD, both outer to outer; without a pixel size for square pixels", 0.6, 1.0
+)
 
 AC = Quantity("AC", "mm", "perimeter (Ramanujan II) of the ellipse along the skin line", 45.0, 450.0)
 APAD = Quantity("APAD", "mm", "extent of that ellipse from front to back", 14.0, 150.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgefetal_runtime.biometry.measurement import Abstained, Measured, Quantity
@@ -76,7 +77,7 @@ def _outer_inner(bpd: Measured) -> Measured:
         return convert_bpd(mm, Calipers.OUTER_OUTER, Calipers.OUTER_INNER)
 
     interval = None if bpd.interval is None else (convert(bpd.interval[0]), convert(bpd.interval[1]))
-    return Measured(convert(bpd.value), "mm", interval)
+    return replace(bpd, value=convert(bpd.value), interval=interval)
 
 
 def _quantity(estimate: Estimate, *, known_age: bool) -> Quantity:
@@ -92,8 +93,9 @@ def _estimated(estimate: Estimate, biometry: Biometry, intervals: Mapping[Measur
     if isinstance(estimate.value, Abstained):
         return estimate.value
     interval = estimate_interval(estimate.formula, biometry, intervals)
-    bounds = (interval.lower, interval.upper) if isinstance(interval, Interval) else None
-    return Measured(estimate.value, estimate.formula.unit, bounds)
+    if isinstance(interval, Abstained):
+        return Measured(estimate.value, estimate.formula.unit, no_interval=interval.reason)
+    return Measured(estimate.value, estimate.formula.unit, (interval.lower, interval.upper))
 
 
 def _growth(sweep: str, report: GrowthReport, intervals: Mapping[Measure, Interval]) -> list[GrowthRecord]:

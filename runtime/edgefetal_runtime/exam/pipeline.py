@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
+
 from edgefetal_runtime.biometry.field import fan_field
 from edgefetal_runtime.biometry.fusion import fuse
 from edgefetal_runtime.biometry.head import HEAD_QUANTITIES, HEAD_SHAPE, measure_head
@@ -30,14 +33,13 @@ from edgefetal_runtime.exam.record import (
     Timings,
     measurement_record,
 )
-from edgefetal_runtime.infer.bundle import HEAD
+from edgefetal_runtime.infer.bundle import HEAD, NO_PLANE
 from edgefetal_runtime.scale import NoScale
 from edgefetal_runtime.sweep.selection import Sized, SweepSelector, middle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from edgefetal_runtime.biometry.measurement import Quantity
@@ -63,8 +65,10 @@ class Finding:
     outline: Outline | Abstained
 
     def size(self) -> float:
-        """Extent of the outline for the selection, in mm or px; 0 where there is none."""
-        return self.outline.extent if isinstance(self.outline, Outline) else 0.0
+        """Perimeter of the outline in px for the selection, whatever the scale; 0 where there is none."""
+        if not isinstance(self.outline, Outline):
+            return 0.0
+        return float(cv2.arcLength(self.outline.contour_px.astype(np.float32), closed=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +217,7 @@ def examine(
         measurements=tuple(measurements),
         growth=tuple(growth),
         sweeps=tuple(sweeps),
+        cautions=_cautions(bundle.manifest, sweeps),
         timings=watch.timings(),
     )
     return ExamResult(exam, overlays)
@@ -224,6 +229,19 @@ class _SweepResult:
     measured: Mapping[Quantity, Measured | Abstained]
     frames: tuple[FrameRecord, ...]
     overlay: bytes | None
+
+
+def _cautions(manifest: Manifest, sweeps: Sequence[SweepRecord]) -> tuple[str, ...]:
+    """Say what a reader must know of this bundle and source before using any value."""
+    cautions = []
+    if set(manifest.heads.plane) <= {HEAD, NO_PLANE}:
+        cautions.append(
+            "The network saw no other part of a fetus in training and may outline one as a head: look at the picture "
+            "and confirm that it shows the head"
+        )
+    if manifest.intervals is not None and any(sweep.frames_seen > 1 for sweep in sweeps):
+        cautions.append("The intervals were fitted on single chosen pictures, not on frames chosen from a sweep")
+    return tuple(cautions)
 
 
 def _printable(name: str) -> str:

@@ -69,8 +69,10 @@ class MeasurementRecord(_Part):
         name: such as `HC`, `BPD_outer_outer`, `GA`; `size_as_age` beside a known age, which stands.
         method: how it was measured or computed, with its author, year and parameters where it is a formula.
         value: the figure, or null.
-        unit: `mm`, `weeks`, or `1` for a ratio.
-        interval: lower and upper bound at the exam's `interval_level`, or null where nothing says how wide it is.
+        unit: `mm`, `weeks`, `g`, or `1` for a ratio.
+        interval: lower and upper bound at the exam's `interval_level`, or null. Those of ages and weights carry the
+            error of the measurement only; a formula's own error comes on top.
+        no_interval: why there is no interval, or null where there is one or no value.
         frames: the frame that the value is of, then the others that it was chosen among.
         abstained: why there is no value, or null.
     """
@@ -81,6 +83,7 @@ class MeasurementRecord(_Part):
     value: float | None
     unit: str
     interval: tuple[float, float] | None
+    no_interval: str | None
     frames: tuple[FrameRecord, ...]
     abstained: str | None
 
@@ -140,6 +143,7 @@ def measurement_record(
         value=result.value if isinstance(result, Measured) else None,
         unit=quantity.unit,
         interval=result.interval if isinstance(result, Measured) else None,
+        no_interval=(result.no_interval or None) if isinstance(result, Measured) else None,
         frames=frames,
         abstained=result.reason if isinstance(result, Abstained) else None,
     )
@@ -194,13 +198,14 @@ class Exam(_Part):
         created_utc: when, ISO 8601.
         bundle: what measured.
         source: path as it was given.
-        source_kind: `still`, `folder` or `video`.
+        source_kind: `still`, `folder`, `video`, `metaimage` or `dicom`.
         frames_announced: frames that the source said it has, or null.
         dating: the age that was known beforehand, or null; with one, measures are read as size.
         interval_level: share of the truths that the intervals are to hold, or null where the bundle has none.
         measurements: one entry for every measure of every sweep.
         growth: place of every measure on every chart; empty where no age was known.
         sweeps: one entry a sweep.
+        cautions: what the reader must know before using any value.
         timings: where the time went.
         disclaimer: what this is not.
     """
@@ -217,5 +222,6 @@ class Exam(_Part):
     measurements: tuple[MeasurementRecord, ...]
     growth: tuple[GrowthRecord, ...]
     sweeps: tuple[SweepRecord, ...]
+    cautions: tuple[str, ...]
     timings: Timings
     disclaimer: str = "Research software; not a medical device. Not for diagnosis."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgefetal_runtime.biometry.measurement import Abstained
 from edgefetal_runtime.growth.charts import CHARTS
-from edgefetal_runtime.growth.dating import date_fetus
+from edgefetal_runtime.growth.dating import HADLOCK, date_fetus, two_sd_weeks_at
+from edgefetal_runtime.growth.gestation import format_weeks
 from edgefetal_runtime.growth.measures import Measure
 from edgefetal_runtime.growth.weight import weigh_fetus
 
@@ -78,6 +79,10 @@ def assess(biometry: Biometry, age: GestationalAge | None, sex: Sex | None) -> G
         sex: adds the charts that are drawn for it.
     """
     dating, weights = date_fetus(biometry), weigh_fetus(biometry)
+    contradiction = disagreement(dating)
+    if contradiction is not None:
+        # A single measure still says what it says; what joins several would hide that they cannot all be right.
+        dating, weights = _without_joint(dating, contradiction), _without_joint(weights, contradiction)
     age_weeks, basis = _age(age, dating)
     charts = [chart for chart in CHARTS if chart.sex in (None, sex) and _has(chart, biometry)]
     order = list(Measure)
@@ -92,9 +97,46 @@ def assess(biometry: Biometry, age: GestationalAge | None, sex: Sex | None) -> G
 def _age(age: GestationalAge | None, dating: tuple[Estimate, ...]) -> tuple[float | Abstained, str]:
     if age is not None:
         return age.weeks, age.origin
+    contradiction = disagreement(dating)
+    if contradiction is not None:
+        return contradiction, "none: the measures disagree"
     if not dating:
         return Abstained("N/A: no formula dates by these measures alone; HC is the best to add"), "none"
     return dating[0].value, f"the measures, by {dating[0].formula.name}"
+
+
+def disagreement(dating: tuple[Estimate, ...]) -> Abstained | None:
+    """Say that the measures cannot be of one fetus at one time, where the ages that each gives alone are too far apart.
+
+    Two measures may each be two standard deviations off, one up and one down. The spread of Hadlock's age from HC is
+    the one that was published by size, and is taken for all of them; that bound is ours.
+
+    Args:
+        dating: ages by every formula.
+    """
+    alone = {
+        e.formula.measures[0]: e.value
+        for e in dating
+        if e.formula.author == HADLOCK and len(e.formula.measures) == 1 and isinstance(e.value, float)
+    }
+    if len(alone) < 2:  # noqa: PLR2004 - it takes two to disagree
+        return None
+    ages = sorted(alone.items(), key=lambda item: item[1])
+    (least, low), (most, high) = ages[0], ages[-1]
+    if high - low <= 2 * two_sd_weeks_at((low + high) / 2):
+        return None
+    return Abstained(
+        f"N/A: the measures disagree, {least.value} is of {format_weeks(low)} and {most.value} of "
+        f"{format_weeks(high)}; measure both again, and check which is which"
+    )
+
+
+def _without_joint(estimates: tuple[Estimate, ...], reason: Abstained) -> tuple[Estimate, ...]:
+    """Abstain from what joins several measures."""
+    return tuple(
+        replace(e, value=reason, note="") if len(e.formula.measures) > 1 and isinstance(e.value, float) else e
+        for e in estimates
+    )
 
 
 def _has(chart: GrowthChart, biometry: Biometry) -> bool:

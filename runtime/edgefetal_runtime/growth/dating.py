@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _HC, _BPD, _AC, _FL = Measure.HC, Measure.BPD, Measure.AC, Measure.FL
 _MM_PER_CM = 10.0
 
+HADLOCK = "Hadlock 1984"
 HADLOCK_CITATION = "Hadlock FP et al., Radiology 1984;152:497-501"
 INTERGROWTH_CITATION = "Papageorghiou AT et al., Ultrasound Obstet Gynecol 2016;48:719-726, doi:10.1002/uog.15894"
 
@@ -26,7 +27,7 @@ INTERGROWTH_CITATION = "Papageorghiou AT et al., Ultrasound Obstet Gynecol 2016;
 def _hadlock(measures: tuple[Measure, ...], weeks_from_cm: Callable[..., float]) -> Formula:
     """Make a Hadlock formula from its equation in cm; 361 fetuses of 14 to 42 weeks, BPD outer to inner."""
     return Formula(
-        author="Hadlock 1984",
+        author=HADLOCK,
         measures=measures,
         equation=lambda *mm: weeks_from_cm(*(value / _MM_PER_CM for value in mm)),
         unit="weeks",
@@ -89,6 +90,15 @@ def hadlock_hc_two_sd_weeks(hc_mm: float) -> float | None:
     return next((weeks for up_to_mm, weeks in _HADLOCK_HC_TWO_SD if hc_mm <= up_to_mm), None)
 
 
+def two_sd_weeks_at(weeks: float) -> float:
+    """Two standard deviations of Hadlock's age from HC alone, in weeks, for a fetus of an age.
+
+    The table is by HC; Hadlock's own HC for the age (Radiology 1984;152:497) finds the band.
+    """
+    hc_mm = _MM_PER_CM * (-11.48 + 1.56 * weeks - 0.0002548 * weeks**3)
+    return next((spread for up_to_mm, spread in _HADLOCK_HC_TWO_SD if hc_mm <= up_to_mm), _HADLOCK_HC_TWO_SD[-1][1])
+
+
 def date_fetus(biometry: Biometry) -> tuple[Estimate, ...]:
     """Apply every dating formula whose measures there are, the most trusted first."""
     given = biometry.given()
@@ -97,7 +107,7 @@ def date_fetus(biometry: Biometry) -> tuple[Estimate, ...]:
 
 def _with_spread(estimate: Estimate, biometry: Biometry) -> Estimate:
     """Add the published spread of the formula where it is known."""
-    if estimate.formula.author != "Hadlock 1984" or estimate.formula.measures != (_HC,) or biometry.hc_mm is None:
+    if estimate.formula.author != HADLOCK or estimate.formula.measures != (_HC,) or biometry.hc_mm is None:
         return estimate
     two_sd_weeks = hadlock_hc_two_sd_weeks(biometry.hc_mm)
     if two_sd_weeks is None or isinstance(estimate.value, Abstained):

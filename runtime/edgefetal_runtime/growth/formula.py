@@ -52,6 +52,12 @@ class Formula:
         note = biometry.conversion_note(self.calipers) if Measure.BPD in self.measures else ""
         return Estimate(self, self.value_of(biometry, biometry.given()), note)
 
+    def _range(self) -> str:
+        """Write the range of results that the published data support."""
+        if self.unit == "g":
+            return f"{self.lowest:.0f} g and more"
+        return f"{format_weeks(self.lowest)} to {format_weeks(self.highest)}"
+
     def value_of(self, biometry: Biometry, values_mm: Mapping[Measure, float]) -> float | Abstained:
         """Apply the formula to figures taken as `biometry` was, such as the ends of its intervals.
 
@@ -69,8 +75,7 @@ class Formula:
         value = self.equation(*(biometry.as_read_by(m, values_mm[m], self.calipers) for m in self.measures))
         if not self.lowest <= value <= self.highest:
             side = "below" if value < self.lowest else "above"
-            bounds = f"{format_weeks(self.lowest)} to {format_weeks(self.highest)}"
-            return Abstained(f"N/A: {side} the formula's range of {bounds}")
+            return Abstained(f"N/A: {side} the formula's range of {self._range()}")
         return value
 
 

@@ -14,7 +14,7 @@ PREGNANCY_DAYS = 280
 DAYS_PER_WEEK = 7
 # No pregnancy reaches this age; a date that leads there is a wrong date.
 MAX_WEEKS = 45.0
-_AGE = re.compile(r"(\d{1,3})(?:w([0-9])d|\+([0-9]))", re.ASCII)
+_AGE = re.compile(r"(\d{1,3})(?:w(?:([0-9])d)?|\+([0-9]))", re.ASCII)
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
@@ -50,7 +50,7 @@ def format_weeks(weeks: float) -> str:
 
 
 def parse_age(text: str) -> GestationalAge:
-    """Read an age such as `28w3d` or `28+3`.
+    """Read an age such as `28w3d`, `28+3` or `28w`.
 
     `28.4` is refused: some write it for four days, some for four tenths of a week.
 
@@ -61,7 +61,7 @@ def parse_age(text: str) -> GestationalAge:
     if match is None:
         message = f"{text!r} is no gestational age; give weeks and days as 28w3d or 28+3."
         raise InputError(message)
-    days = int(match[2] or match[3])
+    days = int(match[2] or match[3] or 0)
     if days >= DAYS_PER_WEEK:
         message = f"{text!r} has {days} days in a week; give 0 to 6 days, such as 28w3d."
         raise InputError(message)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgefetal_runtime.biometry.measurement import Abstained
 from edgefetal_runtime.growth.formula import Estimate, Formula
 from edgefetal_runtime.growth.measures import Calipers, Measure
 
@@ -52,6 +54,8 @@ INTERGROWTH_AC_HC = Formula(
     equation=_intergrowth_g,
     unit="g",
     citation="Stirnemann J et al., Ultrasound Obstet Gynecol 2017;49:478-486, doi:10.1002/uog.17347",
+    # Its own chart begins at 22 weeks; of the median measures of 18 weeks it makes 342 g, where WHO's median is 222 g.
+    lowest=400.0,
     # Where the derivative by AC, -a^2 (3 * 54.06633 + 95.80076 + 3 * 95.80076 ln a) with a in m, changes its sign.
     ac_ceiling_mm=1000 * math.exp(-(3 * 54.06633 + 95.80076) / (3 * 95.80076)),
 )
@@ -59,6 +63,19 @@ INTERGROWTH_AC_HC = Formula(
 WEIGHTS = (HADLOCK_HC_AC_FL, HADLOCK_BPD_HC_AC_FL, HADLOCK_BPD_AC_FL, HADLOCK_AC_FL, INTERGROWTH_AC_HC)
 
 
+# Third centile at 22 weeks, where the chart of that formula begins.
+_INTERGROWTH_FROM_G = 463.0
+
+
 def weigh_fetus(biometry: Biometry) -> tuple[Estimate, ...]:
     """Apply every weight formula; one whose measures are missing abstains and says which."""
-    return tuple(formula.estimate(biometry) for formula in WEIGHTS)
+    return tuple(_with_range(formula.estimate(biometry)) for formula in WEIGHTS)
+
+
+def _with_range(estimate: Estimate) -> Estimate:
+    """Say of a small INTERGROWTH-21st weight that it is lighter than its chart begins."""
+    if estimate.formula is not INTERGROWTH_AC_HC or isinstance(estimate.value, Abstained):
+        return estimate
+    if estimate.value >= _INTERGROWTH_FROM_G:
+        return estimate
+    return replace(estimate, note="before 22 weeks, where its chart begins, this formula says too much")

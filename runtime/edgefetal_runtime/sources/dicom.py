@@ -1,5 +1,7 @@
 """Ultrasound images in DICOM files: the frames of every 2-D tissue region, with the region's own pixel size.
 
+A lone region without a calibration is not cut out: the ruler beside it may be all that tells its pixel size.
+
 Rules are those of DICOM PS3.3, C.8.5.5 (US Region Calibration). Only the few attributes in `_TAGS` are ever read; no
 field that names a patient is. DICOMDIR is refused, because file sets have let files elsewhere be written
 (CVE-2026-32711), and so are deflated files, which pydicom inflates whole.
@@ -74,7 +76,7 @@ class DicomSource:
 
     Args:
         path: the file.
-        regions: what is cut out of every frame; the whole frame where no region is given.
+        regions: what is cut out of every frame; the whole frame where there is no region, or one without a pixel size.
         times_s: time of every frame, seconds.
         height_px: rows of a frame as stored.
         width_px: columns of a frame as stored.
@@ -301,7 +303,7 @@ def _pixel_spacing(header: Dataset, path: Path) -> Scale | None:
 
 
 def _regions(header: Dataset, path: Path, size_px: tuple[int, int], spacing: Scale | None) -> tuple[Region, ...]:
-    """Return the 2-D tissue regions, or the whole frame without a scale where there are none.
+    """Return the 2-D tissue regions, or the whole frame without a scale where there is none, or one without a size.
 
     Raises:
         ScaleError: a region lies outside the picture or over another, or contradicts PixelSpacing.
@@ -315,8 +317,16 @@ def _regions(header: Dataset, path: Path, size_px: tuple[int, int], spacing: Sca
     ]
     if not tissue:
         return (Region(path.name, 0, 0, width_px, height_px, _no_region(path, len(stated), spacing)),)
+    lacks = [_lacks(item) for _, item in tissue]
+    # `--mm-per-px` speaks for files that state nothing: where one region is calibrated, it is not asked for the others.
+    advice = (
+        "give --mm-per-px to have millimetres"
+        if all(lacks)
+        else "--mm-per-px is not taken for it, because another region of the file states its own pixel size: export it "
+        "again with every region calibrated, or measure in the other one"
+    )
     regions = []
-    for number, item in tissue:
+    for (number, item), lack in zip(tissue, lacks, strict=True):
         left, top = int(item.RegionLocationMinX0), int(item.RegionLocationMinY0)
         right, bottom = _after(item.RegionLocationMaxX1, width_px), _after(item.RegionLocationMaxY1, height_px)
         # A region of one row or column is empty too: no contour fits into it.
@@ -327,11 +337,15 @@ def _regions(header: Dataset, path: Path, size_px: tuple[int, int], spacing: Sca
                 "cropped after it was taken: export the original."
             )
             raise SourceError(message)
-        scale = _region_scale(item, number, path)
+        scale = (
+            NoScale(f"{path.name}, region {number}, {lack}; {advice}") if lack else _region_scale(item, number, path)
+        )
         if scale and spacing:
             refuse_conflict(scale, spacing)
         name = path.name if len(tissue) == 1 else f"{path.name}#region-{number}"
         regions.append(Region(name, left, top, right, bottom, scale))
+    if len(regions) == 1 and not regions[0].scale:
+        return (Region(path.name, 0, 0, width_px, height_px, regions[0].scale),)
     for a, b in combinations(regions, 2):
         # Neighbours may share the line between them.
         if min(a.right_px, b.right_px) - max(a.left_px, b.left_px) > 1 and (
@@ -347,14 +361,17 @@ def _after(last: int, size_px: int) -> int:
     return size_px if last == size_px else int(last) + 1
 
 
-def _region_scale(item: Dataset, number: int, path: Path) -> Scale | NoScale:
-    """Return a region's pixel size; it is signed by direction and in cm, for each axis apart."""
+def _lacks(item: Dataset) -> str | None:
+    """Say what a region lacks of a calibration; None where it has one."""
     units = item.get("PhysicalUnitsXDirection"), item.get("PhysicalUnitsYDirection")
     if units != (_CENTIMETRES, _CENTIMETRES):
-        return NoScale(
-            f"{path.name}, region {number}, is not in centimetres (units {units[0]} and {units[1]}); "
-            "give --mm-per-px to have millimetres"
-        )
+        return f"is not in centimetres (units {units[0]} and {units[1]})"
+    missing = [keyword for keyword in ("PhysicalDeltaX", "PhysicalDeltaY") if item.get(keyword) in {None, ""}]
+    return f"is not calibrated (it has no {' and no '.join(missing)})" if missing else None
+
+
+def _region_scale(item: Dataset, number: int, path: Path) -> Scale:
+    """Return a calibrated region's pixel size; it is signed by direction and in cm, for each axis apart."""
     x_mm, y_mm = (_MM_PER_CM * abs(float(delta)) for delta in (item.PhysicalDeltaX, item.PhysicalDeltaY))
     return Scale(x_mm, y_mm, origin=f"DICOM region {number} of {path.name}")
 

@@ -156,15 +156,19 @@ def _scale(fields: Mapping[str, str], path: Path) -> Scale | NoScale:
     """Return the in-plane spacing as a scale; 1 by 1 is what MetaIO writes where nobody set any.
 
     Raises:
-        SourceError: the spacing is not numbers.
+        SourceError: the spacing is not numbers, or fewer than two.
         ScaleError: it cannot be a pixel size in mm.
     """
     text = fields.get("ElementSpacing", "1 1")
+    what = f"states ElementSpacing = {text[:40]!r}"
     try:
-        x_mm, y_mm = (float(part) for part in text.split()[:2])
+        numbers = [float(part) for part in text.split()[:2]]
     except ValueError:
-        what = f"states ElementSpacing = {text[:40]!r}, which is not numbers"
-        raise _refuse(path, what, "write the pixel size in mm") from None
+        raise _refuse(path, f"{what}, which is not numbers", "write the pixel size in mm") from None
+    if len(numbers) < 2:  # noqa: PLR2004 - width and height
+        few = f"{what}, and at least two numbers are needed"
+        raise _refuse(path, few, "write width and height of a pixel in mm, as in '0.12 0.12'")
+    x_mm, y_mm = numbers
     if x_mm == y_mm == 1:
         return NoScale(
             f"{path.name} states no pixel size (its ElementSpacing is missing or 1, which is what unset looks like); "

@@ -1,4 +1,4 @@
-"""Two evidences of one pixel size: a ruler's marks, and a figure from elsewhere.
+"""Two evidences of one pixel size: the marks of rulers, and a figure from elsewhere.
 
 Marks say how far apart they are in pixels, and not in millimetres; a figure from elsewhere may be for another depth.
 Where one of the usual distances of marks makes the two agree within `MAX_DISAGREEMENT`, both are believed.
@@ -17,6 +17,8 @@ from edgefetal_runtime.scale import CALIPER_RELATIVE_SD, MAX_DISAGREEMENT, NoSca
 from edgefetal_runtime.sources.ruler import NoRuler, Ruler, read_ruler
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
 # Butterfly draws marks every 2 mm, SonoSite and GE every 5, others every 10, or every 1 where there is room. They are
@@ -38,6 +40,13 @@ class _Fit:
     mm_per_px: float
     disagreement: float
 
+    def beside(self, ruler: Ruler) -> str:
+        """Return the ruler with its distance of marks, in words for the exam record."""
+        return f"the ruler ({self.pitch_mm:g} mm marks, {ruler.period_px:.2f} px apart)"
+
+
+_ALONG = {"y": "down", "x": "across"}
+
 
 def _best_fit(ruler: Ruler, mm_per_px: float) -> _Fit:
     """Return the usual distance of marks that comes nearest to a pixel size."""
@@ -46,28 +55,41 @@ def _best_fit(ruler: Ruler, mm_per_px: float) -> _Fit:
     return min(fits, key=lambda fit: fit.disagreement)
 
 
-def scale_from_evidence(ruler: Ruler, other: Scale) -> Scale | NoScale:
-    """Confirm a pixel size by a ruler, or void it.
+def scale_from_evidence(rulers: Sequence[Ruler], other: Scale) -> Scale | NoScale:
+    """Confirm a pixel size by the rulers on the picture, or void it.
 
     Args:
-        ruler: the ruler on the picture.
+        rulers: the rulers that were read, one for an axis at most; without any, `other` stands on its own.
         other: pixel size from elsewhere.
 
     Returns:
-        `other` with both origins, and an uncertainty no smaller than the disagreement of the two; or why there is none.
+        `other` with all origins, the axis that no ruler confirms, and an uncertainty no smaller than the disagreement;
+        or why there is none.
     """
-    along = other.y_mm_per_px if ruler.axis == "y" else other.x_mm_per_px
-    fit = _best_fit(ruler, along)
-    if fit.disagreement > MAX_DISAGREEMENT:
-        return NoScale(
-            f"the ruler on the picture (marks {ruler.period_px:.2f} px apart) and {other.origin} ({along:g} mm per px) "
-            f"disagree by {fit.disagreement:.1%} or more, however far apart its marks may be; check the "
-            "depth, and give the pixel size of this recording"
-        )
+    if not rulers:
+        return other
+    fits = []
+    for ruler in rulers:
+        along = other.y_mm_per_px if ruler.axis == "y" else other.x_mm_per_px
+        fit = _best_fit(ruler, along)
+        if fit.disagreement > MAX_DISAGREEMENT:
+            return NoScale(
+                f"the ruler {_ALONG[ruler.axis]} the picture (marks {ruler.period_px:.2f} px apart) and {other.origin} "
+                f"({along:g} mm per px {_ALONG[ruler.axis]}) disagree by {fit.disagreement:.1%} or more, however far "
+                "apart its marks may be; check the depth, and give the pixel size of this recording"
+            )
+        fits.append(fit)
+    named = [(fit.beside(ruler), _ALONG[ruler.axis]) for fit, ruler in zip(fits, rulers, strict=True)]
+    confirmed = (
+        f"{named[0][1]} the picture only, by {named[0][0]}"
+        if len(named) == 1
+        else " and ".join(f"{axis} the picture by {ruler}" for ruler, axis in named)
+    )
+    errors = (ruler.period_se_px / ruler.period_px for ruler in rulers)
     return replace(
         other,
-        origin=f"{other.origin}, confirmed by the ruler ({fit.pitch_mm:g} mm marks, {ruler.period_px:.2f} px apart)",
-        relative_uncertainty=max(other.relative_uncertainty, fit.disagreement, ruler.period_se_px / ruler.period_px),
+        origin=f"{other.origin}, confirmed {confirmed}",
+        relative_uncertainty=max(other.relative_uncertainty, *(fit.disagreement for fit in fits), *errors),
     )
 
 
@@ -115,7 +137,7 @@ def scale_from_depth(grey: npt.NDArray[np.uint8], depth_mm: float) -> tuple[Scal
         by_depth = Scale(depth_mm / (depth_px or 1), depth_mm / (depth_px or 1), f"{shown} over {depth_px} px")
     except ScaleError as error:
         return NoScale(f"{shown} does not suit an image of {depth_px} px ({error})"), ruler
-    joined = scale_from_evidence(ruler, by_depth)
+    joined = scale_from_evidence((ruler,), by_depth)
     if isinstance(joined, NoScale):
         return joined, ruler
     fit = _best_fit(ruler, by_depth.y_mm_per_px)
@@ -134,6 +156,7 @@ def scale_from_depth(grey: npt.NDArray[np.uint8], depth_mm: float) -> tuple[Scal
         joined,
         x_mm_per_px=fit.mm_per_px,
         y_mm_per_px=fit.mm_per_px,
-        origin=f"{joined.origin}, square pixels taken for granted",
+        origin=f"{by_depth.origin}, confirmed by {fit.beside(ruler)}, "
+        + ("pixels square by the ruler across" if across else "square pixels taken for granted"),
         relative_uncertainty=max(joined.relative_uncertainty, CALIPER_RELATIVE_SD),
     ), ruler

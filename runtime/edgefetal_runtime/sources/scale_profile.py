@@ -1,6 +1,7 @@
 """Stored pixel sizes: a TOML file with one entry for each probe, depth and capture format of a clinic.
 
-An entry is made once, on a phantom or by the ruler on the picture, and holds only for frames of exactly its format:
+An entry is made once, on a phantom or by the ruler on the picture, and holds only for frames of exactly its size.
+`probe`, `depth_mm` and `capture` are notes for people: nothing on a picture tells whether they are true of it.
 
     [[profile]]
     name = "convex-16cm"
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,6 +37,10 @@ else:
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Two marks set on a screen to a pixel each (0.29 px, uniform over one) and 400 px apart: sqrt(2) x 0.29 / 400. Nothing
+# that is measured on a screen is better known, whatever its entry says.
+MIN_RELATIVE_SD = 0.001
+
 
 class ScaleProfile(BaseModel):
     """One probe at one depth through one capture.
@@ -43,14 +49,14 @@ class ScaleProfile(BaseModel):
         name: its name on the command line.
         probe: the probe, in the clinic's words.
         depth_mm: depth that the machine shows, mm.
-        capture: card, cable or export through which the pictures come.
+        capture: card, cable or export through which the pictures come; a note for people, not checked.
         width_px: columns of a frame.
         height_px: rows of a frame.
         x_mm_per_px: width of a pixel in mm.
         y_mm_per_px: height of a pixel in mm.
-        relative_uncertainty: one standard deviation of the pixel size, relative.
+        relative_uncertainty: one standard deviation of the pixel size, relative; taken as `MIN_RELATIVE_SD` at least.
         method: how it was measured.
-        made_on: when.
+        made_on: when; not in the future where it is read from a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,7 +80,8 @@ class ScaleProfile(BaseModel):
             ScaleError: it cannot be one.
         """
         origin = f"profile {self.name} ({self.probe}, {self.depth_mm:g} mm deep, by {self.method} on {self.made_on})"
-        return Scale(self.x_mm_per_px, self.y_mm_per_px, origin, self.relative_uncertainty)
+        scale = Scale(self.x_mm_per_px, self.y_mm_per_px, origin, self.relative_uncertainty)
+        return replace(scale, relative_uncertainty=max(scale.relative_uncertainty, MIN_RELATIVE_SD))
 
 
 class _ProfileFile(BaseModel):
@@ -92,7 +99,7 @@ def read_scale_profile(path: Path, name: str | None) -> ScaleProfile:
 
     Raises:
         ScaleError: the file is missing or malformed, has no such entry, has two of one name, or has several and no name
-            was given.
+            was given; or the entry is of a day to come, or its pixel size cannot be one.
     """
     try:
         profiles = _ProfileFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).profile
@@ -114,6 +121,12 @@ def read_scale_profile(path: Path, name: str | None) -> ScaleProfile:
     chosen = profiles[0] if name is None else next((profile for profile in profiles if profile.name == name), None)
     if chosen is None:
         message = f"{path} has no profile {name!r}; choose one of {', '.join(names)}."
+        raise ScaleError(message)
+    if chosen.made_on > dt.datetime.now().astimezone().date():
+        message = (
+            f"{path}: profile {chosen.name} was made on {chosen.made_on}, which is still to come; mend made_on, or set "
+            "this computer's clock."
+        )
         raise ScaleError(message)
     chosen.scale()
     return chosen

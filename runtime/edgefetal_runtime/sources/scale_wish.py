@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 # Compression and noise leave a ruler's strip alike from frame to frame; another depth does not.
 _SAME_STRIP = 0.9
+# A ruler may be switched on, or come free of what hid it, while a video runs. Once a second at 25 to 30 frames a second
+# loses little of a sweep, and a reading along both axes (some 40 ms on a desk for a noisy 1280 x 720) costs each frame
+# less than 2 ms.
+SEARCH_EVERY_FRAMES = 30
 
 
 @dataclass(frozen=True)
@@ -102,49 +106,70 @@ def scale_in_format(scale: Scale, for_px: tuple[int, int], frame_px: tuple[int, 
 
 
 @dataclass(frozen=True, eq=False)
-class _Watch:
-    """What the last frame's ruler said.
+class _Sight:
+    """What was last seen along one axis of the picture.
 
     Args:
-        sweep: whose frame it was.
-        given: the pixel size from elsewhere that was judged, if any.
-        ruler: its ruler, or None.
+        ruler: its ruler, or None where none was ever read.
         strip: brightness along the ruler.
-        scale: the verdict.
+        lost: the ruler was read, and then its strip changed and it could not be read again.
     """
 
-    sweep: str
-    given: Scale | NoScale
-    ruler: Ruler | None
-    strip: npt.NDArray[np.float64] | None
-    scale: Scale | NoScale
+    ruler: Ruler | None = None
+    strip: npt.NDArray[np.float64] | None = None
+    lost: bool = False
 
-    def still_holds(self, frame: Frame, given: Scale | NoScale) -> bool:
-        """Tell whether a frame is of the same sweep and shows the same ruler, so that the verdict stands."""
-        if self.sweep != frame.sweep or self.given != given:
-            return False
+    def still_holds(self, pixels: npt.NDArray[np.uint8]) -> bool:
+        """Tell whether a picture shows the same ruler, so that it need not be read again."""
         if self.ruler is None or self.strip is None:
             return True
-        strip = self.ruler.strip(frame.pixels)
+        strip = self.ruler.strip(pixels)
         if strip.shape != self.strip.shape or not strip.std() or not self.strip.std():
             return False
         return float(np.corrcoef(strip, self.strip)[0, 1]) >= _SAME_STRIP
 
 
-@dataclass(frozen=True)
-class WishedSource:
-    """A source of screen pictures, each with the scale that comes of the wish and of the ruler on it.
-
-    The ruler is read where a sweep begins and again when its strip changes. One that changes within a sweep and cannot
-    be read any more voids the scale: the format changed.
+@dataclass(frozen=True, eq=False)
+class _Watch:
+    """What the rulers of the last frame said.
 
     Args:
-        source: the pictures, with scales of their own from a table, or without.
+        sweep: whose frame it was.
+        given: the pixel size from elsewhere that was judged, if any.
+        down: what was seen down the picture.
+        across: what was seen across it.
+        searched_at: index of the frame on which rulers were last looked for where there were none.
+        scale: the verdict.
+    """
+
+    sweep: str
+    given: Scale | NoScale
+    down: _Sight
+    across: _Sight
+    searched_at: int
+    scale: Scale | NoScale
+
+
+@dataclass(frozen=True)
+class WishedSource:
+    """A source of pictures, each with the scale that comes of the wish and of the rulers on it.
+
+    Rulers down and across the picture are read where a sweep begins, looked for every `SEARCH_EVERY_FRAMES` along an
+    axis where there was none, and read again when their strip changes. From the frame on which it is read, a ruler
+    confirms the scale along its axis or voids it. One that changes within a sweep and cannot be read any more voids the
+    scale: the format changed. With `--depth-mm`, the ruler down the picture is looked for on every frame until there is
+    a scale.
+
+    Args:
+        source: the pictures, with scales of their own from a table or their file, or without.
         wish: what the user says.
+        stated_by_file: the scales are those of the file itself (MetaImage, DICOM): only a ruler that contradicts them
+            changes anything.
     """
 
     source: Source
     wish: ScaleWish
+    stated_by_file: bool = False
 
     @property
     def kind(self) -> str:
@@ -172,35 +197,52 @@ class WishedSource:
             if self.wish.depth_mm is not None:
                 watch = _by_depth(frame, self.wish.depth_mm, watch)
             elif given:
-                watch = _by_figure(frame, given, watch)
+                watch = _by_figure(frame, given, watch, stated_by_file=self.stated_by_file)
             else:
                 watch = None
             yield replace(frame, scale=watch.scale if watch else given)
 
 
-def _by_figure(frame: Frame, given: Scale, watch: _Watch | None) -> _Watch:
-    """Judge a pixel size by the frame's ruler; where there never was one, it stands on its own."""
-    if watch and watch.still_holds(frame, given):
-        return watch
-    ruler = read_ruler(frame.pixels)
+def _by_figure(frame: Frame, given: Scale, watch: _Watch | None, *, stated_by_file: bool) -> _Watch:
+    """Judge a pixel size by the frame's rulers; as long as there were none, it stands on its own."""
+    last = watch if watch and (watch.sweep, watch.given) == (frame.sweep, given) else None
+    due = last is None or frame.index - last.searched_at >= SEARCH_EVERY_FRAMES
+    down = _look(frame.pixels, "y", last.down if last else None, due=due)
+    across = _look(frame.pixels, "x", last.across if last else None, due=due)
+    if last and not due and (down, across) == (last.down, last.across):
+        return last
+    scale = scale_from_evidence([sight.ruler for sight in (down, across) if sight.ruler and not sight.lost], given)
+    if scale and stated_by_file:
+        # What the file states is not for a lost ruler to void, and one that had contradicted it is not forgotten.
+        scale = last.scale if last and (down.lost or across.lost) else given
+    elif scale and (down.lost or across.lost):
+        scale = _changed(given.origin)
+    return _Watch(frame.sweep, given, down, across, frame.index if due or not last else last.searched_at, scale)
+
+
+def _look(pixels: npt.NDArray[np.uint8], axis: str, last: _Sight | None, *, due: bool) -> _Sight:
+    """Read the ruler along an axis where it is due or the last one changed."""
+    if last and last.still_holds(pixels) and (last.ruler or not due):
+        return last
+    ruler = read_ruler(pixels, axis)
     if ruler:
-        return _Watch(frame.sweep, given, ruler, ruler.strip(frame.pixels), scale_from_evidence(ruler, given))
-    if watch and watch.ruler and (watch.sweep, watch.given) == (frame.sweep, given):
-        return replace(watch, scale=_changed(given.origin), strip=watch.ruler.strip(frame.pixels))
-    return _Watch(frame.sweep, given, None, None, given)
+        return _Sight(ruler, ruler.strip(pixels))
+    if last and last.ruler:
+        return _Sight(last.ruler, last.ruler.strip(pixels), lost=True)
+    return last or _Sight()
 
 
 def _by_depth(frame: Frame, depth_mm: float, watch: _Watch | None) -> _Watch:
     """Find the pixel size by depth and ruler; a verdict is kept while the ruler stays the same."""
-    if watch and watch.scale and watch.still_holds(frame, NOT_GIVEN):
+    if watch and watch.scale and watch.sweep == frame.sweep and watch.down.still_holds(frame.pixels):
         return watch
     scale, ruler = scale_from_depth(frame.pixels, depth_mm)
-    strip = ruler.strip(frame.pixels) if ruler else None
-    return _Watch(frame.sweep, NOT_GIVEN, ruler, strip, scale)
+    down = _Sight(ruler, ruler.strip(frame.pixels)) if ruler else _Sight()
+    return _Watch(frame.sweep, NOT_GIVEN, down, _Sight(), frame.index, scale)
 
 
 def _changed(origin: str) -> NoScale:
     return NoScale(
-        f"the ruler on the picture changed after {origin} was confirmed by it; the depth or format changed: run this "
+        f"the ruler on the picture changed after it was read beside {origin}; the depth or format changed: run this "
         "part apart with its own pixel size"
     )

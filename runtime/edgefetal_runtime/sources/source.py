@@ -37,7 +37,8 @@ def open_source(path: Path, wish: ScaleWish = NO_WISH) -> Source:
     Every picture of a folder is a sweep of its own, because nothing says that they show the same patient. Its pixel
     size comes from the wish, or from a table in HC18's layout that lies in the folder or, named
     `<folder>_pixel_size*.csv`, beside it. A video, a MetaImage and each region of a DICOM file is one sweep. A file
-    that states its own pixel size keeps it, and a wish must agree with it.
+    that states its own pixel size keeps it, and a wish must agree with it; a ruler on its frames that contradicts it
+    voids it.
 
     Args:
         path: what to open.
@@ -91,7 +92,7 @@ def _with_own_scale(source: Source, scales: tuple[Scale | NoScale, ...], wish: S
         if wish.depth_mm is not None:
             message = f"The pixel size is stated already ({scale.origin}); leave --depth-mm out."
             raise ScaleError(message)
-    return source
+    return WishedSource(source, NO_WISH, stated_by_file=True)
 
 
 def _folder(path: Path, wish: ScaleWish) -> StillSource:

@@ -81,9 +81,15 @@ def test_fusion_narrows_the_table_and_not_the_scale() -> None:
     assert _half(for_ever) == pytest.approx(6.0 * 0.5)
 
 
-@pytest.mark.parametrize("scale", [SCALE, EXACT, NOT_GIVEN], ids=["uncertain", "exact", "none"])
+@pytest.mark.parametrize("scale", [SCALE, EXACT], ids=["uncertain", "exact"])
 def test_a_ratio_is_not_widened_by_the_scale(scale: Scale) -> None:
     assert _half(with_interval(CEPHALIC_INDEX, Measured(0.8, "1"), scale, TABLE)) == pytest.approx(0.03)
+
+
+def test_a_ratio_of_pixels_that_may_not_be_square_has_no_interval() -> None:
+    measured = with_interval(CEPHALIC_INDEX, Measured(0.8, "1"), NOT_GIVEN, TABLE)
+    assert (measured.value, measured.interval) == (0.8, None)
+    assert "square" in measured.no_interval
 
 
 def test_an_interval_does_not_reach_below_nothing() -> None:

@@ -270,10 +270,17 @@ def test_intervals_are_the_bundle_s_widened_by_the_scale(examined: Callable[...,
 
 
 def test_a_ratio_owes_nothing_to_the_scale(examined: Callable[..., ExamResult]) -> None:
-    for scale in (SCALE, replace(SCALE, relative_uncertainty=0.03), NOT_GIVEN):
+    for scale in (SCALE, replace(SCALE, relative_uncertainty=0.03)):
         index = _named(examined([175.0], scale=scale, intervals=INTERVALS), "cephalic_index")
         assert index.value is not None
         assert index.interval == pytest.approx((index.value - 0.04, index.value + 0.04))
+
+
+def test_without_a_scale_a_ratio_has_no_interval_and_says_why(examined: Callable[..., ExamResult]) -> None:
+    index = _named(examined([175.0], scale=NOT_GIVEN, intervals=INTERVALS), "cephalic_index")
+    assert index.value is not None
+    assert index.interval is None
+    assert "taken as square" in str(index.no_interval)
 
 
 def test_a_measure_without_a_table_has_no_interval_and_the_level_is_recorded(

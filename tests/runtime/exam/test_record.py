@@ -41,6 +41,7 @@ EXAM = Exam(
             value=175.25,
             unit="mm",
             interval=(170.0, 180.5),
+            no_interval=None,
             frames=(FrameRecord(index=4, timestamp_s=0.16), FrameRecord(index=3, timestamp_s=0.12)),
             abstained=None,
         ),
@@ -51,6 +52,7 @@ EXAM = Exam(
             value=None,
             unit="1",
             interval=None,
+            no_interval=None,
             frames=(),
             abstained="no head is outlined",
         ),
@@ -77,6 +79,7 @@ EXAM = Exam(
             overlay="overlay-001.png",
         ),
     ),
+    cautions=("look at the picture",),
     timings=Timings(total_s=1.0, first_result_s=0.1, read_ms=1.0, prepare_ms=2.0, infer_ms=3.0, measure_ms=0.5),
 )
 

@@ -29,6 +29,7 @@ def result() -> ExamResult:
         measurements=(),
         growth=(),
         sweeps=(),
+        cautions=(),
         timings=Timings(total_s=1.0, first_result_s=0.1, read_ms=1.0, prepare_ms=2.0, infer_ms=3.0, measure_ms=0.5),
     )
     rng = np.random.default_rng(0)

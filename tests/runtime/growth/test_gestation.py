@@ -20,7 +20,8 @@ EXAM = date(2026, 7, 20)
 
 
 @pytest.mark.parametrize(
-    ("text", "days"), [("28w3d", 199), ("28+3", 199), (" 14w0d ", 98), ("9+6", 69), ("0w1d", 1), ("45w0d", 315)]
+    ("text", "days"),
+    [("28w3d", 199), ("28+3", 199), ("28w", 196), (" 14w0d ", 98), ("9+6", 69), ("0w1d", 1), ("45w0d", 315)],
 )
 def test_an_age_is_read(text: str, days: int) -> None:
     assert parse_age(text).weeks == pytest.approx(days / 7, abs=1e-12)
@@ -38,7 +39,7 @@ def test_an_age_is_read(text: str, days: int) -> None:
         ("28w-3d", "give weeks and days"),
         ("28.4", "give weeks and days"),
         ("28", "give weeks and days"),
-        ("28w", "give weeks and days"),
+        ("50w", "outside 0 to 45"),
         ("28w3d2h", "give weeks and days"),
         ("28w33d", "give weeks and days"),
         ("٢٨w٣d", "give weeks and days"),

@@ -224,6 +224,59 @@ def test_a_region_that_is_not_in_centimetres_has_no_scale(tmp_path: Path, change
     assert "not in centimetres" in frame.scale.reason
 
 
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        (("PhysicalDeltaX",), "it has no PhysicalDeltaX)"),
+        (("PhysicalDeltaX", "PhysicalDeltaY"), "it has no PhysicalDeltaX and no PhysicalDeltaY)"),
+    ],
+)
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_lone_region_without_pixel_sizes_gives_the_whole_picture_and_takes_a_figure(
+    tmp_path: Path,
+    missing: tuple[str, ...],
+    says: str,
+    empty: bool,  # noqa: FBT001 - parametrised
+) -> None:
+    region = _region()
+    for keyword in missing:
+        if empty:
+            setattr(region, keyword, None)
+        else:
+            delattr(region, keyword)
+    path = _write(tmp_path, _dataset(SequenceOfUltrasoundRegions=[region]))
+    frame = next(open_source(path).frames())
+    assert (frame.sweep, frame.pixels.shape, frame.origin_px) == ("sweep.dcm", (HEIGHT, WIDTH), (0, 0))
+    assert isinstance(frame.scale, NoScale)
+    assert "region 1, is not calibrated" in frame.scale.reason
+    assert says in frame.scale.reason
+    assert "give --mm-per-px" in frame.scale.reason
+    given = Scale(0.2, 0.3, "command line")
+    assert next(open_source(path, ScaleWish(stated=given)).frames()).scale == given
+
+
+@pytest.mark.parametrize("lack", [{"PhysicalUnitsXDirection": 4}, {"PhysicalDeltaX": None}])
+def test_a_region_without_a_calibration_beside_one_with_it_says_that_no_figure_helps(
+    tmp_path: Path, lack: dict[str, int | None]
+) -> None:
+    regions = [_region(FAR_APART[0], (0.02, 0.02)), _region(FAR_APART[1], **lack)]
+    path = _write(tmp_path, _dataset(SequenceOfUltrasoundRegions=regions))
+    for wish in (ScaleWish(), ScaleWish(stated=Scale(0.2, 0.2, "command line"))):
+        scales = {frame.sweep: frame.scale for frame in open_source(path, wish).frames()}
+        assert scales["sweep.dcm#region-1"]
+        without = scales["sweep.dcm#region-2"]
+        assert isinstance(without, NoScale)
+        assert "--mm-per-px is not taken for it" in without.reason
+        assert "export it again with every region calibrated" in without.reason
+
+
+def test_several_regions_without_a_calibration_stay_apart(tmp_path: Path) -> None:
+    regions = [_region(box, PhysicalDeltaX=None) for box in FAR_APART]
+    source = open_dicom(_write(tmp_path, _dataset(SequenceOfUltrasoundRegions=regions)))
+    assert [(region.left_px, region.right_px) for region in source.regions] == [(0, 30), (30, 60)]
+    assert all("give --mm-per-px" in region.scale.reason for region in source.regions if not region.scale)
+
+
 @pytest.mark.parametrize("delta_cm", [(0.0, 0.02), (float("nan"), 0.02), (0.02, float("inf")), (0.5, 0.5)])
 def test_a_region_with_an_impossible_pixel_size_is_refused(tmp_path: Path, delta_cm: tuple[float, float]) -> None:
     dataset = _dataset(SequenceOfUltrasoundRegions=[_region(delta_cm=delta_cm)])

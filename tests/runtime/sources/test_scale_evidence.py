@@ -54,7 +54,7 @@ def test_a_figure_is_confirmed_by_a_ruler_that_agrees_within_one_percent_and_voi
 ) -> None:
     right = pitch_mm / period_px
     stated = Scale(1.1 * right * (1 + error), right * (1 + error), "command line", 0.001)
-    judged = scale_from_evidence(_ruler(period_px), stated)
+    judged = scale_from_evidence([_ruler(period_px)], stated)
     disagreement = abs(1 / (1 + error) - 1)
     assert bool(judged) == (disagreement <= 0.01)
     if isinstance(judged, NoScale):
@@ -63,13 +63,42 @@ def test_a_figure_is_confirmed_by_a_ruler_that_agrees_within_one_percent_and_voi
     else:
         assert (judged.x_mm_per_px, judged.y_mm_per_px) == (stated.x_mm_per_px, stated.y_mm_per_px)
         assert judged.relative_uncertainty >= max(disagreement - 1e-9, 0.001)
-        assert judged.origin.startswith(f"command line, confirmed by the ruler ({pitch_mm:g} mm marks")
+        assert judged.origin.startswith(
+            f"command line, confirmed down the picture only, by the ruler ({pitch_mm:g} mm marks"
+        )
 
 
 def test_a_ruler_across_judges_the_width_of_pixels() -> None:
     stated = Scale(0.2, 0.3, "command line")
-    assert scale_from_evidence(_ruler(25.0, "x"), stated)
-    assert not scale_from_evidence(_ruler(25.0, "y"), stated)
+    assert scale_from_evidence([_ruler(25.0, "x")], stated)
+    assert not scale_from_evidence([_ruler(25.0, "y")], stated)
+
+
+def test_the_origin_names_the_axes_that_are_confirmed_and_no_other() -> None:
+    stated = Scale(0.2, 0.1, "command line")
+    down, across = _ruler(50.0), _ruler(25.0, "x")
+    by_down = "the ruler (5 mm marks, 50.00 px apart)"
+    by_across = "the ruler (5 mm marks, 25.00 px apart)"
+    for rulers, says in (
+        ([down], f"command line, confirmed down the picture only, by {by_down}"),
+        ([across], f"command line, confirmed across the picture only, by {by_across}"),
+        (
+            [down, across],
+            f"command line, confirmed down the picture by {by_down} and across the picture by {by_across}",
+        ),
+    ):
+        judged = scale_from_evidence(rulers, stated)
+        assert isinstance(judged, Scale)
+        assert judged.origin == says
+    assert scale_from_evidence([], stated) == stated
+
+
+def test_a_ruler_across_that_contradicts_voids_what_the_one_down_confirms() -> None:
+    judged = scale_from_evidence([_ruler(50.0), _ruler(37.0, "x")], Scale(0.2, 0.2, "command line"))
+    assert isinstance(judged, NoScale)
+    assert (
+        "the ruler across the picture (marks 37.00 px apart) and command line (0.2 mm per px across)" in judged.reason
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +108,7 @@ def test_longer_marks_leave_fewer_distances(long_every: int | None, pitches_mm: 
     confirmed = {
         pitch
         for pitch in (1, 2, 5, 10)
-        if scale_from_evidence(_ruler(40.0, long_every=long_every), Scale(pitch / 40, pitch / 40, "test"))
+        if scale_from_evidence([_ruler(40.0, long_every=long_every)], Scale(pitch / 40, pitch / 40, "test"))
     }
     assert confirmed == pitches_mm
 
@@ -155,6 +184,16 @@ def test_rulers_that_show_pixels_which_are_not_square_give_no_scale() -> None:
     scale, _ = scale_from_depth(picture, 100)
     assert isinstance(scale, NoScale)
     assert "not square" in scale.reason
+
+
+def test_a_ruler_across_that_agrees_is_named_as_what_shows_pixels_to_be_square() -> None:
+    picture = _screen(5, 0.2, 100)
+    for number in range(20):
+        column = round(40 + number * 5 / 0.2)
+        picture[4:9, column : column + 2] = 220
+    scale, _ = scale_from_depth(picture, 100)
+    assert isinstance(scale, Scale)
+    assert scale.origin.endswith("pixels square by the ruler across")
 
 
 def test_an_image_that_a_dark_head_cuts_in_two_is_measured_whole() -> None:

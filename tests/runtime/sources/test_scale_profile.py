@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgefetal_devices.errors import EdgeFetalError, ScaleError
 from edgefetal_runtime.scale import Scale
-from edgefetal_runtime.sources.scale_profile import ScaleProfile, read_scale_profile
+from edgefetal_runtime.sources.scale_profile import MIN_RELATIVE_SD, ScaleProfile, read_scale_profile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +56,21 @@ def test_one_of_several_is_chosen_by_name(tmp_path: Path) -> None:
         read_scale_profile(path, None)
     with pytest.raises(ScaleError, match="no profile 'sector'; choose one of convex-16cm, linear"):
         read_scale_profile(path, "sector")
+
+
+@pytest.mark.parametrize(("stated", "taken"), [("0", 0.001), ("0.0", 0.001), ("0.0004", 0.001), ("0.002", 0.002)])
+def test_no_entry_is_better_known_than_a_screen_can_be_measured(tmp_path: Path, stated: str, taken: float) -> None:
+    scale = read_scale_profile(_file(tmp_path, _entry(relative_uncertainty=stated)), None).scale()
+    assert scale.relative_uncertainty == taken >= MIN_RELATIVE_SD
+
+
+def test_an_entry_of_a_day_to_come_is_refused_and_one_of_today_is_not(tmp_path: Path) -> None:
+    today = dt.datetime.now().astimezone().date()
+    assert read_scale_profile(_file(tmp_path, _entry(made_on=f"{today}")), None).made_on == today
+    # Two days on, lest midnight pass in between.
+    later = today + dt.timedelta(days=2)
+    with pytest.raises(ScaleError, match=rf"made on {later}, which is still to come; mend made_on, or set"):
+        read_scale_profile(_file(tmp_path, _entry(made_on=f"{later}")), None)
 
 
 def test_two_of_one_name_are_refused(tmp_path: Path) -> None:

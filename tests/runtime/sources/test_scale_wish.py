@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from edgefetal_devices.errors import ScaleError
 from edgefetal_runtime.frame import Frame
 from edgefetal_runtime.scale import NOT_GIVEN, NoScale, Scale
 from edgefetal_runtime.sources.scale_profile import ScaleProfile
-from edgefetal_runtime.sources.scale_wish import NO_WISH, ScaleWish, WishedSource
+from edgefetal_runtime.sources.scale_wish import NO_WISH, SEARCH_EVERY_FRAMES, ScaleWish, WishedSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,13 +40,18 @@ def _profile(width_px: int, height_px: int, mm_per_px: float = 0.2) -> ScaleProf
     )
 
 
-def _screen(period_px: float | None, *, width_px: int = 300, noise: int = 0) -> npt.NDArray[np.uint8]:
-    """A bright image of 400 rows with marks beside it, or without."""
+def _screen(
+    period_px: float | None, *, across_px: float | None = None, width_px: int = 300, noise: int = 0
+) -> npt.NDArray[np.uint8]:
+    """A bright image of 400 rows with marks beside it and under it, or without."""
     picture = np.random.default_rng(noise).integers(0, 8, (440, width_px), dtype=np.uint8)
     picture[20:420, 60:200] = 60
     for number in range(int(400 / period_px) + 1 if period_px else 0):
         row = 20 + round(number * (period_px or 0))
         picture[row : row + 2, 280:286] = 220
+    for number in range(int(240 / across_px) + 1 if across_px else 0):
+        column = 10 + round(number * (across_px or 0))
+        picture[428:434, column : column + 2] = 220
     return picture
 
 
@@ -124,10 +129,53 @@ def test_a_stored_figure_belongs_to_its_own_format_even_where_no_picture_has_it(
 def test_a_ruler_confirms_a_figure_or_voids_it(wish: ScaleWish) -> None:
     (confirmed,) = _scales(wish, _screen(25.0))
     assert isinstance(confirmed, Scale)
-    assert "confirmed by the ruler (5 mm marks" in confirmed.origin
+    assert "confirmed down the picture only, by the ruler (5 mm marks" in confirmed.origin
     (void,) = _scales(wish, _screen(29.0))
     assert isinstance(void, NoScale)
     assert "disagree by" in void.reason
+
+
+@pytest.mark.parametrize("down_px", [50.0, None])
+def test_a_ruler_across_the_picture_is_read_too(down_px: float | None) -> None:
+    """Pixels that are not square: 0.2 mm is right down the picture, and across it is not."""
+    (void,) = _scales(ScaleWish(stated=STATED), _screen(down_px, across_px=37.0))
+    assert isinstance(void, NoScale)
+    assert "the ruler across the picture (marks 37" in void.reason
+    assert "command line" in void.reason
+    (confirmed,) = _scales(ScaleWish(stated=STATED), _screen(down_px, across_px=25.0))
+    assert isinstance(confirmed, Scale)
+    assert "across the picture" in confirmed.origin
+    assert ("only" in confirmed.origin) == (down_px is None)
+
+
+@pytest.mark.parametrize("axis", ["down", "across"])
+@pytest.mark.parametrize(("period_px", "right"), [(25.0, True), (29.0, False)])
+def test_a_ruler_that_appears_later_confirms_or_voids_from_then_on(axis: str, period_px: float, right: bool) -> None:  # noqa: FBT001 - parametrised
+    late = _screen(period_px) if axis == "down" else _screen(None, across_px=period_px)
+    scales = _scales(ScaleWish(stated=STATED), _screen(None), *[late] * (SEARCH_EVERY_FRAMES + 2))
+    assert scales[:SEARCH_EVERY_FRAMES] == [STATED] * SEARCH_EVERY_FRAMES
+    assert [bool(scale) for scale in scales[SEARCH_EVERY_FRAMES:]] == [right] * 3
+    for scale in scales[SEARCH_EVERY_FRAMES:]:
+        assert f"{axis} the picture" in (scale.reason if isinstance(scale, NoScale) else scale.origin)
+
+
+def test_what_a_file_states_is_voided_by_a_ruler_that_contradicts_it_and_otherwise_stays() -> None:
+    stated = Scale(0.2, 0.2, "DICOM region 1 of a.dcm")
+
+    @dataclass(frozen=True)
+    class File(Pictures):
+        def frames(self) -> Iterator[Frame]:
+            return (replace(frame, scale=stated) for frame in Pictures.frames(self))
+
+    pictures = [_screen(25.0), _screen(None), _screen(29.0), _screen(None), _screen(25.0)]
+    kept, vanished, void, still_void, back = (
+        frame.scale for frame in WishedSource(File(tuple(pictures)), NO_WISH, stated_by_file=True).frames()
+    )
+    assert kept == vanished == back == stated
+    assert void == still_void
+    assert isinstance(void, NoScale)
+    assert "the ruler down the picture (marks 29.0" in void.reason
+    assert "DICOM region 1 of a.dcm (0.2 mm per px down)" in void.reason
 
 
 def test_a_ruler_that_changes_within_a_sweep_voids_the_scale_from_there_on() -> None:
@@ -144,18 +192,21 @@ def test_a_ruler_that_vanishes_within_a_sweep_voids_the_scale_and_in_another_swe
     assert kept
     assert isinstance(void, NoScale)
     assert isinstance(still_void, NoScale)
-    assert "the ruler on the picture changed after command line was confirmed" in void.reason
+    assert "the ruler on the picture changed after it was read beside command line" in void.reason
     assert all(_scales(ScaleWish(stated=STATED), _screen(25.0), _screen(None), one_sweep=False))
 
 
-def test_the_ruler_is_read_once_while_it_stays_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rulers_are_read_once_while_they_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgefetal_runtime.sources import scale_wish
 
     reads = []
     read = scale_wish.read_ruler
-    monkeypatch.setattr(scale_wish, "read_ruler", lambda pixels: reads.append(1) or read(pixels))
-    assert all(_scales(ScaleWish(stated=STATED), *(_screen(25.0, noise=n) for n in range(8))))
-    assert len(reads) == 1
+    monkeypatch.setattr(scale_wish, "read_ruler", lambda *asked: reads.append(asked[1]) or read(*asked))
+    assert all(_scales(ScaleWish(stated=STATED), *(_screen(25.0, across_px=25.0, noise=n) for n in range(40))))
+    assert reads == ["y", "x"]
+    reads.clear()
+    assert all(_scales(ScaleWish(stated=STATED), *(_screen(25.0) for _ in range(2 * SEARCH_EVERY_FRAMES + 1))))
+    assert reads == ["y", "x", "x", "x"]
 
 
 def test_depth_and_ruler_give_a_scale_that_follows_the_ruler() -> None:

@@ -191,6 +191,20 @@ def test_a_metaimage_refuses_a_figure_that_contradicts_its_spacing(tmp_path: Pat
         open_source(path, ScaleWish(table=path))
 
 
+@pytest.mark.parametrize(("period_px", "agrees"), [(25, True), (29, False)])
+def test_a_ruler_on_a_metaimage_must_not_contradict_its_spacing(tmp_path: Path, period_px: int, agrees: bool) -> None:  # noqa: FBT001 - parametrised
+    picture = np.zeros((300, 200), np.uint8)
+    for row in range(10, 290, period_px):
+        picture[row : row + 2, 180:186] = 220
+    fields = "NDims = 2\nElementSpacing = 0.2 0.2\nDimSize = 200 300\nElementType = MET_UCHAR\n"
+    (tmp_path / "screen.mha").write_bytes(f"{fields}ElementDataFile = LOCAL\n".encode() + picture.tobytes())
+    (frame,) = open_source(tmp_path / "screen.mha").frames()
+    told = frame.scale.origin if isinstance(frame.scale, Scale) else frame.scale.reason
+    assert bool(frame.scale) == agrees
+    assert ("ruler down the picture" in told) == (not agrees)
+    assert "MetaImage ElementSpacing of screen.mha" in told
+
+
 def test_a_metaimage_without_spacing_takes_the_figure(tmp_path: Path) -> None:
     assert _scales(_metaimage(tmp_path, "1 1"), scale=SCALE) == {"sweep.mha": 0.2}
     assert _scales(_metaimage(tmp_path, "1 1")) == {"sweep.mha": None}
