@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgefetal.cli import bench, build, calibrate, demo, evaluate, growth, run, train, verify
+from edgefetal.cli import bench, build, calibrate, demo, evaluate, growth, phantom, run, train, verify
 from edgefetal_devices.errors import EdgeFetalError, EnvironmentLacksError
 
 _BUILD_PACKAGES = frozenset({"torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib", "sympy"})
@@ -79,3 +79,6 @@ app.command("evaluate", epilog="Example: edgefetal evaluate starter --dataset hc
 )
 app.command("growth", epilog="Example: edgefetal growth --ga 28w3d --hc 265 --ac 240 --fl 53")(growth.growth)
 app.command("bench", epilog="Example: edgefetal bench starter")(bench.bench)
+app.command(
+    "phantom", epilog="Example: edgefetal phantom --protocol acouslic --ga 28w0d --exams 10 --seed 1 --out DIR"
+)(phantom.phantom)
