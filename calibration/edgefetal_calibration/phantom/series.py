@@ -36,6 +36,7 @@ from edgefetal_calibration.phantom.writers import (
     ACOUSLIC_TABLE,
     HeadPicture,
     SweepCircumferences,
+    as_output_error,
     new_folder,
     write_acouslic_exam,
     write_acouslic_table,
@@ -196,7 +197,7 @@ def write_exam(plan: SeriesPlan, number: int, out: Path, *, threads: int = 1, ti
     if plan.protocol is Protocol.ACOUSLIC and plan.file_format is FileFormat.MHA:
         _remove_leftovers(out, exam.plan.name)
         write_acouslic_exam(out, exam.plan.name, pictures, masks)
-        with _as_output_error(truth_path):
+        with as_output_error(truth_path):
             truth_path.parent.mkdir(exist_ok=True)
         write_file(truth_path, json_bytes(_record(exam, truths)))
         return
@@ -293,7 +294,7 @@ def write_series(
         raise InputError(f"{workers} workers draw nothing; give at least 1.")
     if not resume:
         require_new_folder(out)
-    with _as_output_error(out):
+    with as_output_error(out):
         out.mkdir(parents=True, exist_ok=True)
     paths = [plan.truth_path(out, number) for number in range(plan.exams)]
     todo = [number for number, path in enumerate(paths) if not _is_done(plan, number, path)]
@@ -376,17 +377,8 @@ def _write_table(out: Path) -> None:
         acs = tuple(record["sweep_ac_mm"])[:ACOUSLIC_SWEEPS]
         rows.append(SweepCircumferences(record["uuid"], f"sim-{record['seed']}-{record['number']}", acs))
     target = out / ACOUSLIC_TABLE
-    with _as_output_error(target), tempfile.TemporaryDirectory(prefix=".table.", dir=out) as folder:
+    with as_output_error(target), tempfile.TemporaryDirectory(prefix=".table.", dir=out) as folder:
         write_acouslic_table(Path(folder), rows)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(Path(folder) / ACOUSLIC_TABLE, target.with_name(f".{target.name}.partial"))
         os.replace(target.with_name(f".{target.name}.partial"), target)  # noqa: PTH105 - the line above names both
-
-
-@contextlib.contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        message = f"{path} cannot be written ({error.strerror}); check the folder, space and permissions."
-        raise OutputError(message) from error

@@ -102,18 +102,23 @@ def new_folder(folder: Path) -> Iterator[Path]:
     require_new_folder(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
-        with _as_output_error(folder):
+        with as_output_error(folder):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         yield partial
-        with _as_output_error(folder):
+        with as_output_error(folder):
             partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
+def as_output_error(path: Path) -> Iterator[None]:
+    """Turn a failure of the disk into one that says what to do.
+
+    Raises:
+        OutputError: what is done in the body cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -128,7 +133,7 @@ def _new_file(path: Path) -> Iterator[Path]:
     # The suffix stays last, because it tells OpenCV which container to write.
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        with _as_output_error(path):
+        with as_output_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
             with partial.open("rb") as stream:
@@ -233,7 +238,7 @@ def write_dicom(cine: Cine, path: Path, *, name: str, region_px: tuple[int, int,
     refuse_existing(path)
     stream = io.BytesIO()
     _dataset(cine, name, region_px).save_as(stream, enforce_file_format=True)
-    with _as_output_error(path):
+    with as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, stream.getvalue())
 
@@ -331,7 +336,7 @@ def write_acouslic_table(folder: Path, rows: Iterable[SweepCircumferences]) -> N
         table.writerow([row.uuid, row.subject_id, *("" if mm is None else f"{mm:.4f}" for mm in row.ac_mm)])
     path = folder / ACOUSLIC_TABLE
     refuse_existing(path)
-    with _as_output_error(path):
+    with as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text.getvalue().encode())
 
@@ -348,7 +353,7 @@ def write_hc18(folder: Path, heads: Iterable[HeadPicture]) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["filename", "pixel size(mm)", "head circumference (mm)"])
     with new_folder(folder) as partial:
-        with _as_output_error(folder):
+        with as_output_error(folder):
             (partial / FOLDER).mkdir()
         for head in heads:
             path = partial / FOLDER / head.name
