@@ -56,7 +56,7 @@ class Shaft:
 
     @property
     def extent(self) -> float:
-        """Size for comparing frames of one sweep."""
+        """Size of the structure: its length, in mm where `scale` is one, else in px."""
         return self.length
 
 

@@ -85,7 +85,7 @@ class Outline:
 
     @property
     def extent(self) -> float:
-        """Size of the outline for comparing frames of one sweep: its perimeter, in mm or px."""
+        """Size of the structure: the perimeter of its ellipse, in mm where `scale` is one, else in px."""
         return self.ellipse.circumference()
 
 
