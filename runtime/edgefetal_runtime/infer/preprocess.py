@@ -140,15 +140,15 @@ def _normalisation_table(spec: PreprocessSpec) -> npt.NDArray[np.float32]:
     return ((np.arange(256) / 255.0 - spec.mean) / spec.std).astype(np.float32)
 
 
-def preprocess(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> tuple[npt.NDArray[np.float32], Letterbox]:
-    """Turn a grey frame into a network input.
+def place(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> tuple[npt.NDArray[np.uint8], Letterbox]:
+    """Bring a grey frame to the network's size, before its grey levels are normalised.
 
     Args:
         pixels: shape (H, W), uint8.
         spec: the bundle's preprocessing.
 
     Returns:
-        The tensor, shape (1, 1, spec.height_px, spec.width_px), float32, and the placement of the frame in it.
+        The picture, shape (spec.height_px, spec.width_px), uint8, and the placement of the frame in it.
 
     Raises:
         SourceError: the array is not a grey 8-bit picture, or is too small.
@@ -164,4 +164,26 @@ def preprocess(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> tuple[npt
     canvas[box.top_px : box.top_px + box.content_height_px, box.left_px : box.left_px + box.content_width_px] = (
         cv2.resize(reduced, (box.content_width_px, box.content_height_px), interpolation=cv2.INTER_LINEAR_EXACT)
     )
-    return _normalisation_table(spec)[canvas][None, None], box
+    return canvas, box
+
+
+def normalise(placed: npt.NDArray[np.uint8], spec: PreprocessSpec) -> npt.NDArray[np.float32]:
+    """Turn grey levels that `place` returned, of any shape, into what the network expects."""
+    return _normalisation_table(spec)[placed]
+
+
+def preprocess(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> tuple[npt.NDArray[np.float32], Letterbox]:
+    """Turn a grey frame into a network input.
+
+    Args:
+        pixels: shape (H, W), uint8.
+        spec: the bundle's preprocessing.
+
+    Returns:
+        The tensor, shape (1, 1, spec.height_px, spec.width_px), float32, and the placement of the frame in it.
+
+    Raises:
+        SourceError: the array is not a grey 8-bit picture, or is too small.
+    """
+    placed, box = place(pixels, spec)
+    return normalise(placed, spec)[None, None], box
