@@ -17,6 +17,7 @@ from edgefetal_export.onnx import check_parity, onnx_from_network
 from edgefetal_export.quantise.static import METHOD, layer_groups, quantised_onnx
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet, parameter_count
 from edgefetal_export.training import run as run_folder
+from edgefetal_export.training.multitask import MultitaskRecipe
 from edgefetal_runtime.atomic import require_new_folder
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from edgefetal_calibration.ranges import RangeFrames
     from edgefetal_devices.profile import Profile
     from edgefetal_export.finish import Progress
-    from edgefetal_export.training.run import Recipe
 
 RANGE_FRAMES = 200
 _PARITY_FRAMES = 4
@@ -89,7 +89,7 @@ def build(
         CheckFailedError: the exported graph does not answer as the network does.
     """
     require_new_folder(out)
-    recipe, split = run_folder.read_recipe(run), run_folder.read_split(run)
+    recipe, split = run_folder.read_recipe(run, MultitaskRecipe), run_folder.read_split(run)
     ranges = choose_range_frames(cases, split, RANGE_FRAMES)
 
     network = MultitaskUnet(recipe.network).eval()
@@ -123,7 +123,7 @@ def build(
 def _describe(
     name: str,
     profile: Profile,
-    recipe: Recipe,
+    recipe: MultitaskRecipe,
     split: Split,
     ranges: RangeFrames,
     shipped: bytes,

@@ -17,7 +17,7 @@ from edgefetal_devices.errors import DatasetError
 from edgefetal_devices.profile import read_profile
 from edgefetal_export.model_card import write_model_card
 from edgefetal_export.package import write_bundle
-from edgefetal_export.training.run import Recipe
+from edgefetal_export.training.multitask import MultitaskRecipe
 from edgefetal_runtime.atomic import json_bytes
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
@@ -58,7 +58,7 @@ class Draft:
     reference: bytes
     golden: bytes
     split: Split
-    recipe: Recipe
+    recipe: MultitaskRecipe
     evidence: dict[str, Any] | None = None
 
 
@@ -74,7 +74,7 @@ def draft_of(bundle: Bundle) -> Draft:
         reference=bundle.read(layout.REFERENCE),
         golden=bundle.read(layout.GOLDEN),
         split=Split.model_validate_json(bundle.read(layout.SPLIT)),
-        recipe=Recipe.model_validate_json(bundle.read(layout.RECIPE)),
+        recipe=MultitaskRecipe.model_validate_json(bundle.read(layout.RECIPE)),
         evidence=json.loads(bundle.read(layout.EVIDENCE)),
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgefetal_runtime.biometry.outline import MIN_COVERAGE
 
 if TYPE_CHECKING:
-    from edgefetal_export.training.run import Recipe
+    from edgefetal_export.training.multitask import MultitaskRecipe
     from edgefetal_runtime.infer.bundle import Manifest
 
 
@@ -42,7 +42,7 @@ def _intervals(manifest: Manifest, evidence: dict[str, Any]) -> str:
     )
 
 
-def training_command(recipe: Recipe) -> str:
+def training_command(recipe: MultitaskRecipe) -> str:
     """Write the command that trains by a recipe again."""
     return (
         f"edgefetal train {recipe.name} --data {recipe.dataset}:PATH --out RUN --epochs {recipe.epochs} "
@@ -51,7 +51,7 @@ def training_command(recipe: Recipe) -> str:
     )
 
 
-def write_model_card(manifest: Manifest, recipe: Recipe, evidence: dict[str, Any]) -> str:
+def write_model_card(manifest: Manifest, recipe: MultitaskRecipe, evidence: dict[str, Any]) -> str:
     """Write the card, in Markdown, from the bundle's own records.
 
     Args:

@@ -13,7 +13,7 @@ from edgefetal_runtime.infer.preprocess import PreprocessSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgefetal_export.training.run import Recipe
+    from edgefetal_export.training.multitask import MultitaskRecipe
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def tiny_cases(tiny_hc18: Path) -> list[HeadCase]:
 
 
 @pytest.fixture(scope="session")
-def tiny_recipe() -> Recipe:
+def tiny_recipe() -> MultitaskRecipe:
     """Three epochs of a narrow network on pictures of 96 x 64."""
     recipe = multitask_recipe(
         dataset="hc18",
@@ -43,7 +43,9 @@ def tiny_recipe() -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_cases: list[HeadCase], tiny_recipe: Recipe) -> Path:
+def tiny_run(
+    tmp_path_factory: pytest.TempPathFactory, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe
+) -> Path:
     """A finished run."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     train(run, tiny_recipe, tiny_cases, resume=False)

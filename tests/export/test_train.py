@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from edgefetal_calibration.datasets.split import Part
 from edgefetal_devices.errors import DatasetError, InputError, OutputError
 from edgefetal_export.training import multitask
-from edgefetal_export.training.multitask import ValidationScore, count_work, default_batch_size, train
+from edgefetal_export.training.multitask import MultitaskRecipe, ValidationScore, count_work, default_batch_size, train
 from edgefetal_export.training.run import load_finished_weights, read_recipe, read_split
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgefetal_calibration.datasets.hc18 import HeadCase
-    from edgefetal_export.training.run import Recipe
 
 
 class KilledError(Exception):
@@ -31,20 +30,20 @@ def final_weights(run: Path) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": t for part in ("network", "average") for name, t in state[part].items()}
 
 
-def test_run_leaves_what_it_promises(tiny_run: Path, tiny_recipe: Recipe) -> None:
+def test_run_leaves_what_it_promises(tiny_run: Path, tiny_recipe: MultitaskRecipe) -> None:
     metrics = json.loads((tiny_run / "metrics.json").read_text())
     assert [row["epoch"] for row in metrics["epochs"]] == [1, 2, 3]
     assert metrics["best"]["validation_cost_mm"] == min(row["validation_cost_mm"] for row in metrics["epochs"])
     assert metrics["epochs"][-1]["segmentation_loss"] < metrics["epochs"][0]["segmentation_loss"]
     assert sum(metrics["subjects"].values()) == 28
-    assert read_recipe(tiny_run) == tiny_recipe
+    assert read_recipe(tiny_run, MultitaskRecipe) == tiny_recipe
     assert (tiny_run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert len(load_file(tiny_run / "model.safetensors")) > 50
     assert not [file for file in tiny_run.iterdir() if "partial" in file.name]
 
 
 def test_killed_run_ends_with_the_same_weights(
-    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe
+    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe
 ) -> None:
     """Kill it within the second epoch and again after the second; compare with the run that was never killed."""
     run = tmp_path / "run"
@@ -70,7 +69,7 @@ def test_killed_run_ends_with_the_same_weights(
 
 
 def test_finished_run_is_not_trained_again(
-    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe
+    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe
 ) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     steps: list[int] = []
@@ -79,23 +78,23 @@ def test_finished_run_is_not_trained_again(
     assert metrics["best"]["epoch"] in (1, 2, 3)
 
 
-def test_existing_folder_needs_resume(tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe) -> None:
+def test_existing_folder_needs_resume(tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe) -> None:
     with pytest.raises(OutputError, match="--resume"):
         train(tiny_run, tiny_recipe, tiny_cases, resume=False)
 
 
-def test_other_settings_are_refused(tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe) -> None:
+def test_other_settings_are_refused(tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe) -> None:
     other = tiny_recipe.model_copy(update={"learning_rate": 1e-4})
     with pytest.raises(OutputError, match="other settings"):
         train(tiny_run, other, tiny_cases, resume=True)
 
 
-def test_other_data_are_refused(tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe) -> None:
+def test_other_data_are_refused(tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe) -> None:
     with pytest.raises(OutputError, match="other data"):
         train(tiny_run, tiny_recipe, tiny_cases[:-3], resume=True)
 
 
-def test_too_few_pictures_for_a_batch(tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe) -> None:
+def test_too_few_pictures_for_a_batch(tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe) -> None:
     large = tiny_recipe.model_copy(update={"batch_size": 64})
     with pytest.raises(DatasetError, match="--batch-size"):
         train(tmp_path / "run", large, tiny_cases, resume=False)
@@ -104,11 +103,11 @@ def test_too_few_pictures_for_a_batch(tmp_path: Path, tiny_cases: list[HeadCase]
 
 def test_foreign_folder_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a training run"):
-        read_recipe(tmp_path)
+        read_recipe(tmp_path, MultitaskRecipe)
 
 
 def test_only_training_and_validation_pictures_are_read(
-    tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[HeadCase] = []
     original = multitask.load_heads
@@ -128,7 +127,7 @@ def test_only_training_and_validation_pictures_are_read(
 
 @pytest.mark.parametrize("epochs", [1, 2, 10, 20, 21])
 def test_any_number_of_steps_has_a_schedule(
-    tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe, epochs: int
+    tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe, epochs: int
 ) -> None:
     """One step an epoch, killed after the first: ten steps with a tenth of warm-up would divide by zero."""
     recipe = tiny_recipe.model_copy(update={"epochs": epochs, "batch_size": 25})
@@ -141,7 +140,7 @@ def test_any_number_of_steps_has_a_schedule(
 
 
 def test_files_are_written_again_from_the_checkpoint(
-    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe
+    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe
 ) -> None:
     """A kill between the checkpoint and the files must not leave weights of another epoch."""
     run = shutil.copytree(tiny_run, tmp_path / "run")
@@ -155,7 +154,7 @@ def test_files_are_written_again_from_the_checkpoint(
     assert load_finished_weights(run, tiny_recipe)
 
 
-def test_unfinished_run_is_not_built(tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe) -> None:
+def test_unfinished_run_is_not_built(tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe) -> None:
     def kill(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
             raise KilledError
@@ -167,7 +166,7 @@ def test_unfinished_run_is_not_built(tmp_path: Path, tiny_cases: list[HeadCase],
 
 
 def test_torn_checkpoint_is_named(
-    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: Recipe
+    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe
 ) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     content = (run / "checkpoint.pt").read_bytes()

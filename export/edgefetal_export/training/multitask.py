@@ -53,6 +53,22 @@ _VALIDATION_EPOCH = 1_000_000
 _FEW_STEPS = 20
 
 
+class MultitaskRecipe(Recipe):
+    """Everything that decides the outcome of a run of the multi-task U-Net.
+
+    Args:
+        network: shape of the network.
+        classification_weight: `w` in `w * L_cls + (1 - w) * L_seg`; the paper does not give it.
+        no_head_share: pictures without a head for every picture with one.
+        average_decay: decay a step of the running average of the weights, which is what is validated and kept.
+    """
+
+    network: MultitaskUnetConfig
+    classification_weight: float
+    no_head_share: float
+    average_decay: float
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledHead:
     """A picture in memory with its label.
@@ -73,7 +89,7 @@ class LabelledHead:
 class HeadSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """One epoch of augmented pictures, with and without a head: image, soft mask, plane."""
 
-    def __init__(self, heads: Sequence[LabelledHead], recipe: Recipe, epoch: int) -> None:
+    def __init__(self, heads: Sequence[LabelledHead], recipe: MultitaskRecipe, epoch: int) -> None:
         """Set up the epoch; nothing is computed before a sample is asked for."""
         self._heads, self._recipe, self._epoch = heads, recipe, epoch
 
@@ -137,12 +153,12 @@ def multitask_recipe(
     classification_weight: float,
     precision: str,
     seed: int,
-) -> Recipe:
+) -> MultitaskRecipe:
     """Fill in the recipe `multitask-unet`: what the user chose, and what it always does.
 
     Frames become 288 x 192, a little over a third of HC18's 800 x 540.
     """
-    return Recipe(
+    return MultitaskRecipe(
         name="multitask-unet",
         dataset=dataset,
         network=MultitaskUnetConfig(structures=(HEAD,), planes=PLANES),
@@ -176,7 +192,7 @@ class Work:
     epochs_done: int
 
 
-def count_work(run: Path, cases: Sequence[HeadCase], recipe: Recipe) -> Work:
+def count_work(run: Path, cases: Sequence[HeadCase], recipe: MultitaskRecipe) -> Work:
     """Count what `train` will have to do."""
     split = draw_split(cases, recipe)
     n_train, n_validation = (len(split.select(cases, part)) for part in (Part.TRAIN, Part.VALIDATION))
@@ -193,7 +209,7 @@ def load_heads(cases: Sequence[HeadCase], advance: Callable[[], None]) -> list[L
     return heads
 
 
-def draw_split(cases: Sequence[HeadCase], recipe: Recipe) -> Split:
+def draw_split(cases: Sequence[HeadCase], recipe: MultitaskRecipe) -> Split:
     """Draw the recipe's split."""
     return split_by_subject(
         cases,
@@ -204,14 +220,14 @@ def draw_split(cases: Sequence[HeadCase], recipe: Recipe) -> Split:
     )
 
 
-def _network(recipe: Recipe) -> MultitaskUnet:
+def _network(recipe: MultitaskRecipe) -> MultitaskUnet:
     torch.manual_seed(recipe.seed)
     network = MultitaskUnet(recipe.network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
-def validate(network: nn.Module, heads: Sequence[LabelledHead], recipe: Recipe) -> ValidationScore:
+def validate(network: nn.Module, heads: Sequence[LabelledHead], recipe: MultitaskRecipe) -> ValidationScore:
     """Measure the validation pictures by the clinic's geometry, and classify as many without a head.
 
     The thresholds of the clinic are fitted later, on the finished network, so nothing is refused by them here.
@@ -241,7 +257,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     batches: DataLoader[tuple[Tensor, Tensor, Tensor]],
-    recipe: Recipe,
+    recipe: MultitaskRecipe,
     advance: Callable[[], None],
 ) -> tuple[float, float]:
     """Run one epoch; return the mean segmentation and classification losses."""
@@ -271,14 +287,14 @@ def _single_threaded(_worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def steps_per_epoch(n_heads: int, recipe: Recipe) -> int:
+def steps_per_epoch(n_heads: int, recipe: MultitaskRecipe) -> int:
     """Count the optimiser steps of one epoch over `n_heads` training pictures."""
     return (n_heads + round(recipe.no_head_share * n_heads)) // recipe.batch_size
 
 
 def train(
     run: Path,
-    recipe: Recipe,
+    recipe: MultitaskRecipe,
     cases: Sequence[HeadCase],
     *,
     resume: bool,
@@ -382,7 +398,7 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _write_results(
     run: Path,
-    recipe: Recipe,
+    recipe: MultitaskRecipe,
     split: Split,
     network: nn.Module,
     rows: list[dict[str, Any]],
@@ -394,7 +410,7 @@ def _write_results(
     write_file(run / run_folder.CURVES, draw_curves(rows, _best(rows)))
 
 
-def _metrics(recipe: Recipe, split: Split, network: nn.Module, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _metrics(recipe: MultitaskRecipe, split: Split, network: nn.Module, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Gather what `metrics.json` holds."""
     parts = list(split.parts.values())
     return {

@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
@@ -23,7 +23,6 @@ from safetensors.torch import load_file, save
 
 from edgefetal_calibration.datasets.split import Split
 from edgefetal_devices.errors import InputError, OutputError
-from edgefetal_export.teachers.multitask_unet import MultitaskUnetConfig
 from edgefetal_runtime.atomic import json_bytes, write_file, write_folder
 from edgefetal_runtime.infer.preprocess import PreprocessSpec
 
@@ -35,20 +34,16 @@ WEIGHTS, METRICS, CURVES = "model.safetensors", "metrics.json", "curves.png"
 
 
 class Recipe(BaseModel):
-    """Everything that decides the outcome of a training run.
+    """What decides the outcome of a training run, whatever is trained; each network's recipe adds its own.
 
     Args:
         name: the recipe's name on the command line.
         dataset: kind of the dataset.
-        network: shape of the network.
         preprocess: how frames are prepared.
         epochs: passes over the training subjects.
-        batch_size: pictures a step.
-        learning_rate: peak of the one-cycle schedule.
+        batch_size: samples a step.
+        learning_rate: peak of the schedule.
         weight_decay: AdamW's decoupled weight decay.
-        classification_weight: `w` in `w * L_cls + (1 - w) * L_seg`; the paper does not give it.
-        no_head_share: pictures without a head for every picture with one.
-        average_decay: decay a step of the running average of the weights, which is what is validated and kept.
         validation_share: share of the subjects that choose the checkpoint.
         held_out_share: share of the subjects that are never seen.
         precision: arithmetic of the forward pass, `fp32` or `bf16`.
@@ -59,19 +54,18 @@ class Recipe(BaseModel):
 
     name: str
     dataset: str
-    network: MultitaskUnetConfig
     preprocess: PreprocessSpec
     epochs: PositiveInt
     batch_size: PositiveInt
     learning_rate: PositiveFloat
     weight_decay: float
-    classification_weight: float
-    no_head_share: float
-    average_decay: float
     validation_share: float
     held_out_share: float
     precision: str
     seed: int
+
+
+RecipeT = TypeVar("RecipeT", bound=Recipe)
 
 
 def write_metrics(run: Path, metrics: dict[str, Any]) -> None:
@@ -126,17 +120,35 @@ def load_finished_weights(run: Path, recipe: Recipe) -> dict[str, torch.Tensor]:
     return weights
 
 
-def read_recipe(run: Path) -> Recipe:
+def read_recipe(run: Path, kind: type[RecipeT]) -> RecipeT:
     """Read what a run was asked.
 
+    Args:
+        run: its folder.
+        kind: the recipe that it must be of.
+
     Raises:
-        InputError: the folder is not a training run.
+        InputError: the folder is not a training run, or one of another recipe.
     """
     try:
-        return Recipe.model_validate_json((run / RECIPE).read_bytes())
+        return kind.model_validate_json((run / RECIPE).read_bytes())
     except (OSError, ValidationError) as error:
-        message = f"{run} is not a training run ({RECIPE} is missing or not ours); make one with `edgefetal train`."
+        name = recipe_name(run)
+        message = (
+            f"{run} is not a training run ({RECIPE} is missing or not ours); make one with `edgefetal train`."
+            if name is None
+            else f"{run} is a run of the recipe {name!r}, which cannot be used here; give one of another recipe."
+        )
         raise InputError(message) from error
+
+
+def recipe_name(run: Path) -> str | None:
+    """Return the name of the recipe that a folder is a run of, or None where it is no run."""
+    try:
+        name = json.loads((run / RECIPE).read_bytes())["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 def read_split(run: Path) -> Split:
@@ -162,7 +174,7 @@ def open_run(run: Path, recipe: Recipe, split: Split, *, resume: bool) -> None:
         if not resume:
             message = f"{run} is not empty; add --resume to go on with it, or name another folder."
             raise OutputError(message)
-        if read_recipe(run) != recipe or read_split(run) != split:
+        if read_recipe(run, type(recipe)) != recipe or read_split(run) != split:
             message = f"{run} was started with other settings or other data; name another folder."
             raise OutputError(message)
         return

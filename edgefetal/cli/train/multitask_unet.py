@@ -1,37 +1,19 @@
-"""`edgefetal train RECIPE`: train a teacher."""
+"""`edgefetal train multitask-unet`: the biometry U-Net."""
 
 from __future__ import annotations
 
-from enum import Enum
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from edgefetal.cli.options import JsonOption
-
-_EXAMPLE = "Example: edgefetal train multitask-unet --data hc18:data/hc18 --out runs/heads --epochs 80"
-
-app = typer.Typer(no_args_is_help=True, help="Train a teacher.", epilog=_EXAMPLE)
+from edgefetal.cli.train.options import Precision, ResumeOption, RunOption, SeedOption, ThreadsOption
 
 
-class Precision(str, Enum):
-    """Arithmetic of the forward pass."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-@app.callback()
-def _recipes() -> None:
-    """Train a teacher: name a recipe."""
-
-
-@app.command("multitask-unet", epilog=_EXAMPLE)
 def multitask_unet(
     data: Annotated[str, typer.Option("--data", metavar="KIND:PATH", help="Labelled set, such as hc18:data/hc18.")],
-    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, or start it.")] = False,
+    out: RunOption,
+    resume: ResumeOption = False,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training subjects.")] = 80,
     batch_size: Annotated[
         Optional[int],
@@ -49,8 +31,8 @@ def multitask_unet(
     precision: Annotated[
         Precision, typer.Option("--precision", help="bf16 is quicker on processors that have it.")
     ] = Precision.FP32,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split, the weights and the augmentation.")] = 1,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 2,
+    seed: SeedOption = 1,
+    threads: ThreadsOption = 2,
     json_file: JsonOption = None,
 ) -> None:
     """The multi-task U-Net of Qazi et al. 2023 (arXiv 2311.09607): head mask, and head or no head.
