@@ -15,24 +15,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
+    from torch import nn
 
-    from edgefetal_export.teachers.multitask_unet import MultitaskUnet
     from edgefetal_runtime.infer.backends import Backend
     from edgefetal_runtime.infer.preprocess import PreprocessSpec
 
 # LayerNormalization and Resize are whole operators from 17 and 18 on, and every TensorRT from 10 on reads 18.
 OPSET = 18
 INPUT, OUTPUTS = "image", ("mask", "plane")
+# What the other networks answer with, as `outputs` of the functions below.
+QUALITY, MASK = ("quality",), ("mask",)
 # Float rounding over some twenty convolutions, relative to logits of a few units.
 MAX_LOGIT_DIFFERENCE = 2e-3
 
 
-def onnx_from_network(network: MultitaskUnet, spec: PreprocessSpec) -> bytes:
+def onnx_from_network(network: nn.Module, spec: PreprocessSpec, outputs: Sequence[str] = OUTPUTS) -> bytes:
     """Export a network for batches of one with torch's dynamo exporter; batch normalisation folds into convolutions.
 
     Args:
-        network: in evaluation mode.
+        network: in evaluation mode; adapters merged. Takes (1, 1, h, w) and returns a tensor or a tuple of them.
         spec: gives the input's size.
+        outputs: what the tensors are called in the graph.
+
+    Returns:
+        The graph with its weights, which one file can hold up to 2 GB of.
     """
     example = torch.zeros(1, 1, spec.height_px, spec.width_px)
     exporter_log = logging.getLogger("torch.onnx")
@@ -46,7 +52,7 @@ def onnx_from_network(network: MultitaskUnet, spec: PreprocessSpec) -> bytes:
                 network,
                 (example,),
                 input_names=[INPUT],
-                output_names=list(OUTPUTS),
+                output_names=list(outputs),
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,
@@ -65,13 +71,19 @@ def onnx_from_network(network: MultitaskUnet, spec: PreprocessSpec) -> bytes:
     return content
 
 
-def check_parity(network: MultitaskUnet, backend: Backend, images: Sequence[npt.NDArray[np.float32]]) -> float:
+def check_parity(
+    network: nn.Module,
+    backend: Backend,
+    images: Sequence[npt.NDArray[np.float32]],
+    outputs: Sequence[str] = OUTPUTS,
+) -> float:
     """Compare a graph with the network that it was exported from.
 
     Args:
         network: in evaluation mode.
         backend: the graph, loaded.
         images: prepared frames, each (1, 1, h, w).
+        outputs: as for `onnx_from_network`.
 
     Returns:
         The largest absolute difference of any logit.
@@ -82,9 +94,11 @@ def check_parity(network: MultitaskUnet, backend: Backend, images: Sequence[npt.
     differences = []
     with torch.inference_mode():
         for image in images:
-            expected = dict(zip(OUTPUTS, network(torch.from_numpy(image)), strict=True))
-            outputs = backend.run(image)
-            differences += [float(np.abs(outputs[k] - expected[k].numpy()).max()) for k in OUTPUTS]
+            answer = network(torch.from_numpy(image))
+            expected = (answer,) if isinstance(answer, torch.Tensor) else answer
+            found = backend.run(image)
+            pairs = zip(outputs, expected, strict=True)
+            differences += [float(np.abs(found[name] - tensor.numpy()).max()) for name, tensor in pairs]
     # NumPy's maximum keeps a NaN, which `max` may drop.
     largest = float(np.max(differences))
     if not largest <= MAX_LOGIT_DIFFERENCE:
