@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from edgefetal_calibration.cut import cut_picture
+from edgefetal_calibration.datasets.masks import ellipse_mask
 from edgefetal_runtime.biometry.head import measure_head
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
 from edgefetal_runtime.biometry.outline import Outline
@@ -91,13 +92,6 @@ def mask_in_frame(
         borderMode=cv2.BORDER_REPLICATE,
     )
     return resampled > 0
-
-
-def ellipse_mask(ellipse: Ellipse, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Mark the pixels of a grid of shape (H, W) whose centres lie inside an ellipse."""
-    u, v = ellipse.normalised(np.arange(shape[1], dtype=float)[None, :], np.arange(shape[0], dtype=float)[:, None])
-    inside: npt.NDArray[np.bool_] = u**2 + v**2 < 1
-    return inside
 
 
 def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:

@@ -31,7 +31,7 @@ def build(
 ) -> None:
     """Export a trained network, prove it, quantise it for a device, judge it in millimetres, and package it."""
     from edgefetal.cli import terminal
-    from edgefetal_calibration.datasets.kinds import read_dataset
+    from edgefetal_calibration.datasets.kinds import read_heads
     from edgefetal_devices.profile import read_profile
     from edgefetal_export.build import build as build_bundle
     from edgefetal_runtime.atomic import require_new_folder
@@ -39,7 +39,7 @@ def build(
     require_new_folder(out)
     terminal.check_json_target(json_file, out, run)
     profile = read_profile(device)
-    _, cases = read_dataset(calibration)
+    _, cases = read_heads(calibration)
     with terminal.steps() as progress:
         result = build_bundle(run, profile, cases, out, name=name or out.name, progress=progress)
     terminal.write_json(

@@ -31,7 +31,7 @@ def calibrate(
     from edgefetal.cli import terminal
     from edgefetal.cli.build import show_finished
     from edgefetal.starter import bundle_folder
-    from edgefetal_calibration.datasets.kinds import read_dataset
+    from edgefetal_calibration.datasets.kinds import read_heads
     from edgefetal_export.finish import draft_of, finish
     from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.infer.bundle import load_bundle
@@ -40,7 +40,7 @@ def calibrate(
     require_new_folder(out, outside=folder)
     terminal.check_json_target(json_file, out, folder)
     draft = draft_of(load_bundle(folder))
-    _, cases = read_dataset(dataset)
+    _, cases = read_heads(dataset)
     with terminal.steps() as progress:
         finished = finish(draft, cases, out, progress=progress)
     terminal.write_json(

@@ -26,7 +26,9 @@ def test_lists_every_picture_once_with_its_row(tiny_hc18: Path) -> None:
     assert [case.name for case in cases] == sorted(case.name for case in cases)
     assert len({case.subject for case in cases}) == 28
     first = cases[0]
-    assert (first.name, first.subject, first.hc_mm) == ("000_2HC.png", "000", 232.0)
+    assert (first.name, first.subject) == ("000_2HC.png", "000")
+    (row,) = (line for line in (tiny_hc18 / TABLE).read_text().splitlines() if line.startswith(f"{first.name},"))
+    assert f"{first.hc_mm:.2f}" == row.split(",")[2]
     assert first.scale.x_mm_per_px == 0.62
 
 
@@ -69,6 +71,30 @@ def test_all_real_outlines_agree_with_the_table(hc18_root: Path) -> None:
     assert len(cases) == 834
     assert np.abs(errors_mm).mean() <= 0.15
     assert np.abs(errors_mm).max() <= 0.5
+
+
+def test_a_picture_is_an_exam_of_one_frame(tiny_hc18: Path) -> None:
+    case = read_hc18(tiny_hc18)[7]
+    (sweep,) = case.sweeps()
+    assert sweep.pixels.shape == (1, 180, 260)
+    assert np.array_equal(sweep.pixels[0], case.frame().pixels)
+    assert sweep.planes == ("head",)
+    assert sweep.grades is None
+    assert sweep.lengths_mm["HC"].tolist() == [case.hc_mm]
+    assert sweep.scale == case.scale
+    outline = case.head_px()
+    # Every pixel of the annotated ellipse, and none besides.
+    assert sweep.masks["head"].sum() == pytest.approx(np.pi * outline.semi_major * outline.semi_minor, rel=0.005)
+    x, y = round(outline.center_x), round(outline.center_y)
+    assert sweep.masks["head"][0, y, x] == 1
+
+
+def test_labels_digest_follows_the_annotation_and_the_table(copied: Path) -> None:
+    case = read_hc18(copied)[3]
+    before = case.labels_digest()
+    assert dataclasses.replace(case, hc_mm=case.hc_mm + 1).labels_digest() != before
+    cv2.imwrite(str(case.annotation), np.zeros((180, 260), np.uint8))
+    assert case.labels_digest() != before
 
 
 def test_missing_table(copied: Path) -> None:

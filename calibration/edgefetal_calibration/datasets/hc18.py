@@ -7,23 +7,26 @@ number are of one examination, so that number is the subject.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from edgefetal_calibration.datasets.files import as_dataset_error, bytes_digest, picture_digest
+from edgefetal_calibration.datasets.labelled import LabelledSweep
+from edgefetal_calibration.datasets.masks import ellipse_mask
 from edgefetal_devices.errors import DatasetError
 from edgefetal_runtime.biometry.ellipse import Ellipse, ellipse_from_points
 from edgefetal_runtime.biometry.quantities import BPD, CEPHALIC_INDEX, HC, OFD
 from edgefetal_runtime.frame import Frame
+from edgefetal_runtime.infer.bundle import HEAD
 from edgefetal_runtime.sources.picture import read_grey
 from edgefetal_runtime.sources.scale_table import read_scale_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -112,13 +115,30 @@ class HeadCase:
 
     def digest(self) -> str:
         """SHA-256 of the picture's size and pixels, by which a split recognises it under any name or compression."""
-        return _pixel_digest(self.picture)
+        return picture_digest(self.picture)
 
+    def labels_digest(self) -> str:
+        """SHA-256 of the annotation's bytes and of the reference."""
+        return bytes_digest(self.annotation, extra=f"{self.hc_mm} {self.scale.x_mm_per_px}")
 
-@lru_cache(maxsize=4096)
-def _pixel_digest(picture: Path) -> str:
-    pixels = read_grey(picture)
-    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+    def sweeps(self) -> Iterator[LabelledSweep]:
+        """Read it as a sweep of one frame, in which the head fills the annotated ellipse.
+
+        Raises:
+            DatasetError: a picture cannot be read, the mask holds no outline, or its circumference is not that of the
+                table.
+        """
+        with as_dataset_error():
+            pixels, outline = self.frame().pixels, self.head_px()
+        head = ellipse_mask(outline, (pixels.shape[0], pixels.shape[1]))
+        yield LabelledSweep(
+            name=self.name,
+            pixels=pixels[None],
+            masks={HEAD: head.astype(np.uint8)[None]},
+            planes=(HEAD,),
+            scale=self.scale,
+            lengths_mm={HC.name: np.array([self.hc_mm])},
+        )
 
 
 def _annotated_ellipse(mask: npt.NDArray[np.uint8]) -> Ellipse | None:

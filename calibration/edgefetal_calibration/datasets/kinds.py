@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgefetal_calibration.datasets import hc18
+from edgefetal_calibration.datasets import acouslic, folder, hc18, phantom, planes_db
+from edgefetal_calibration.datasets.hc18 import HeadCase
 from edgefetal_devices.errors import DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from edgefetal_calibration.datasets.hc18 import HeadCase
+    from edgefetal_calibration.datasets.labelled import LabelledExam
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,24 @@ class DatasetKind:
 
     Args:
         name: name on the command line.
-        read: lists the labelled pictures of a folder.
+        read: lists the exams of a folder.
         licence: licence of the published data.
         attribution: the sentence that it asks for.
     """
 
     name: str
-    read: Callable[[Path], list[HeadCase]]
+    read: Callable[[Path], Sequence[LabelledExam]]
     licence: str
     attribution: str
 
 
-TABLE = (DatasetKind("hc18", hc18.read_hc18, hc18.LICENCE, hc18.ATTRIBUTION),)
+TABLE = (
+    DatasetKind("hc18", hc18.read_hc18, hc18.LICENCE, hc18.ATTRIBUTION),
+    DatasetKind(acouslic.KIND, acouslic.read_acouslic, acouslic.LICENCE, acouslic.ATTRIBUTION),
+    DatasetKind(planes_db.KIND, planes_db.read_planes_db, planes_db.LICENCE, planes_db.ATTRIBUTION),
+    DatasetKind(phantom.KIND, phantom.read_phantom, phantom.LICENCE, phantom.ATTRIBUTION),
+    DatasetKind(folder.KIND, folder.read_folder, folder.LICENCE, folder.ATTRIBUTION),
+)
 
 
 def dataset_kind(name: str) -> DatasetKind:
@@ -48,7 +55,7 @@ def dataset_kind(name: str) -> DatasetKind:
     raise DatasetError(message)
 
 
-def read_dataset(text: str) -> tuple[DatasetKind, list[HeadCase]]:
+def read_exams(text: str) -> tuple[DatasetKind, list[LabelledExam]]:
     """Read a dataset named as `KIND:PATH`.
 
     Raises:
@@ -59,4 +66,21 @@ def read_dataset(text: str) -> tuple[DatasetKind, list[HeadCase]]:
         message = f"{text!r} does not name a dataset; write KIND:PATH, such as hc18:data/hc18."
         raise DatasetError(message)
     kind = dataset_kind(name)
-    return kind, kind.read(Path(path).expanduser())
+    return kind, list(kind.read(Path(path).expanduser()))
+
+
+def read_heads(text: str) -> tuple[DatasetKind, list[HeadCase]]:
+    """Read a dataset of single pictures with annotated heads, for what can use no other.
+
+    Raises:
+        DatasetError: as `read_exams` does, or the dataset is of another kind.
+    """
+    kind, exams = read_exams(text)
+    heads = [exam for exam in exams if isinstance(exam, HeadCase)]
+    if len(heads) < len(exams):
+        raise DatasetError(
+            f"{text!r} holds no pictures with annotated heads, which are needed here; give hc18:PATH. Simulated heads "
+            "in that layout lie in the folder hc18/ of each exam that "
+            "`edgefetal phantom --protocol head --format png` writes."
+        )
+    return kind, heads

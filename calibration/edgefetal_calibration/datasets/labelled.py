@@ -5,8 +5,7 @@ A picture on its own is an exam of one sweep of one frame, so training, calibrat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -47,11 +46,11 @@ class LabelledSweep:
 
     name: str
     pixels: npt.NDArray[np.uint8]
-    masks: Mapping[str, npt.NDArray[np.uint8]] = MappingProxyType({})
+    masks: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
     planes: tuple[str, ...] | None = None
     grades: npt.NDArray[np.uint8] | None = None
     scale: Scale | None = None
-    lengths_mm: Mapping[str, npt.NDArray[np.float64]] = MappingProxyType({})
+    lengths_mm: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     skill: float | None = None
 
     def __post_init__(self) -> None:
@@ -87,10 +86,17 @@ class LabelledExam(Protocol):
 
     @property
     def subject(self) -> str:
-        """Whose it is; nobody is in two parts of a split."""
+        """Whose it is; nobody is in two parts of a split.
+
+        HC18's numbers stand alone, as in every split written so far; other kinds put their name before the subject's,
+        as in `acouslic/S-017`, so that the subjects of two kinds are never taken for one another.
+        """
 
     def digest(self) -> str:
         """SHA-256 of its size and of enough pixels to recognise it under any name or compression."""
+
+    def labels_digest(self) -> str:
+        """SHA-256 of what its labels are read from, so that whoever keeps a copy of them knows when they changed."""
 
     def sweeps(self) -> Iterator[LabelledSweep]:
         """Read its sweeps one at a time, so that a whole exam never needs to be in memory.
