@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import cv2
+
 from edgefetal_calibration.datasets.kinds import dataset_kind
 from edgefetal_calibration.datasets.split import Part
-from edgefetal_calibration.phantom.head_clip import simulate_head_clip
+from edgefetal_calibration.phantom.exam import Exam, ExamPlan
+from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_calibration.ranges import choose_range_frames
 from edgefetal_calibration.thresholds import NONE
+from edgefetal_devices.errors import InputError
 from edgefetal_export.finish import Draft, finish
 from edgefetal_export.onnx import check_parity, onnx_from_network
 from edgefetal_export.quantise.static import METHOD, layer_groups, quantised_onnx
@@ -21,6 +25,7 @@ from edgefetal_export.training.multitask import MultitaskRecipe
 from edgefetal_runtime.atomic import require_new_folder
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
+from edgefetal_runtime.infer.bundle import HEAD
 from edgefetal_runtime.infer.golden import make_golden
 from edgefetal_runtime.infer.preprocess import preprocess
 
@@ -60,10 +65,13 @@ class BuildResult:
 
 def golden_frames() -> list[npt.NDArray[np.uint8]]:
     """Draw the golden frames: simulated, because a bundle must not carry anybody's pictures, and of three sizes."""
-    clip = simulate_head_clip(hc_mm=180, seed=7, frame_count=9, height_px=270, width_px=400, mm_per_px=0.36)
-    plane = clip.frames[clip.standard_plane_index]
+    exam = Exam(ExamPlan(Protocol.HEAD, weeks=22.0, seed=7, skill=1.0, frame_count=3))
+    beside, plane = (exam.frame(0, index).picture for index in (0, 1))
+    half, beside_half = (
+        cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for picture in (plane, beside)
+    )
     # Odd sizes; less than the network's, more than it, and more than twice it are prepared in different ways.
-    return [plane[:181, :243].copy(), clip.frames[0], plane.repeat(2, axis=0).repeat(2, axis=1)[:501, :777].copy()]
+    return [half[:181, :243].copy(), beside_half, plane[:501, :777].copy()]
 
 
 def build(
@@ -83,13 +91,20 @@ def build(
         The evidence; where its `passed` is false the bundle was written for inspection and does not run in the clinic.
 
     Raises:
-        InputError: `run` is no training run.
+        InputError: `run` is no training run, or one of more than the head.
         DatasetError: the dataset is not the one that the run was trained on.
         OutputError: `out` exists or cannot be written.
         CheckFailedError: the exported graph does not answer as the network does.
     """
     require_new_folder(out)
     recipe, split = run_folder.read_recipe(run, MultitaskRecipe), run_folder.read_split(run)
+    if recipe.network.structures != (HEAD,):
+        beyond = ", ".join(structure for structure in recipe.network.structures if structure != HEAD)
+        message = (
+            f"{run} also outlines: {beyond}. Ranges, thresholds and the budget are made for heads alone, so that "
+            "bundle would be unjudged; build a run with --structures head."
+        )
+        raise InputError(message)
     ranges = choose_range_frames(cases, split, RANGE_FRAMES)
 
     network = MultitaskUnet(recipe.network).eval()

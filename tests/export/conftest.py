@@ -26,6 +26,7 @@ def tiny_recipe() -> MultitaskRecipe:
     """Three epochs of a narrow network on pictures of 96 x 64."""
     recipe = multitask_recipe(
         dataset="hc18",
+        structures=("head",),
         epochs=3,
         batch_size=8,
         learning_rate=3e-3,

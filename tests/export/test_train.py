@@ -11,7 +11,15 @@ from safetensors.torch import load_file
 from edgefetal_calibration.datasets.split import Part
 from edgefetal_devices.errors import DatasetError, InputError, OutputError
 from edgefetal_export.training import multitask
-from edgefetal_export.training.multitask import MultitaskRecipe, ValidationScore, count_work, default_batch_size, train
+from edgefetal_export.training.multitask import (
+    LengthScore,
+    MultitaskRecipe,
+    ValidationScore,
+    default_batch_size,
+    epochs_done,
+    segmentation_loss,
+    train,
+)
 from edgefetal_export.training.run import load_finished_weights, read_recipe, read_split
 
 if TYPE_CHECKING:
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgefetal_calibration.datasets.hc18 import HeadCase
+    from edgefetal_calibration.datasets.labelled import LabelledExam
+    from edgefetal_export.training.plane_frames import TrainingFrame
 
 
 class KilledError(Exception):
@@ -54,7 +64,7 @@ def test_killed_run_ends_with_the_same_weights(
 
     with pytest.raises(KilledError):
         train(run, tiny_recipe, tiny_cases, resume=False, on_step=kill_in_second_epoch)
-    assert count_work(run, tiny_cases, tiny_recipe).epochs_done == 1
+    assert epochs_done(run) == 1
 
     def kill_after_second_epoch(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
@@ -109,14 +119,14 @@ def test_foreign_folder_is_no_run(tmp_path: Path) -> None:
 def test_only_training_and_validation_pictures_are_read(
     tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[HeadCase] = []
-    original = multitask.load_heads
+    read: list[LabelledExam] = []
+    original = multitask.load_frames
 
-    def spy(cases: list[HeadCase], advance: Callable[[], None]) -> list[multitask.LabelledHead]:
-        read.extend(cases)
-        return original(cases, advance)
+    def spy(exams: list[LabelledExam], advance: Callable[[], None]) -> list[list[TrainingFrame]]:
+        read.extend(exams)
+        return original(exams, advance)
 
-    monkeypatch.setattr(multitask, "load_heads", spy)
+    monkeypatch.setattr(multitask, "load_frames", spy)
     train(tmp_path / "run", tiny_recipe.model_copy(update={"epochs": 1}), tiny_cases, resume=False)
     parts = read_split(tmp_path / "run").parts
     assert {parts[case.subject] for case in read} == {Part.TRAIN, Part.VALIDATION}
@@ -175,10 +185,37 @@ def test_torn_checkpoint_is_named(
         train(run, tiny_recipe, tiny_cases, resume=True)
 
 
+def test_empty_channels_do_not_drown_the_shown_one() -> None:
+    """The gradient on the structure that is shown must not shrink with the number of channels beside it."""
+    mask = torch.zeros(1, 3, 16, 16)
+    mask[0, 0, 4:12, 4:12] = 1
+    gradients = []
+    for channels in (1, 3):
+        logits = torch.zeros(1, channels, 16, 16, requires_grad=True)
+        dice = segmentation_loss(logits, mask[:, :channels]) - torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, mask[:, :channels]
+        )
+        (gradient,) = torch.autograd.grad(dice, logits)
+        gradients.append(gradient[0, 0])
+        assert not gradient[0, 1:].any()
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-8)
+    assert gradients[0].abs().max() > 0
+
+
+def test_what_is_drawn_where_nothing_is_costs() -> None:
+    empty = torch.zeros(2, 3, 16, 16)
+    assert segmentation_loss(torch.full_like(empty, 4.0), empty) > 10 * segmentation_loss(empty - 4.0, empty)
+
+
 def test_abstentions_cost() -> None:
-    assert ValidationScore(2.0, n=10, n_measured=10, plane_accuracy=1.0).cost_mm() == pytest.approx(2.0)
-    assert ValidationScore(2.0, n=10, n_measured=5, plane_accuracy=1.0).cost_mm() == pytest.approx(6.0)
-    assert ValidationScore(None, n=10, n_measured=0, plane_accuracy=1.0).cost_mm() == pytest.approx(10.0)
+    assert LengthScore(2.0, n=10, n_measured=10).cost_mm() == pytest.approx(2.0)
+    assert LengthScore(2.0, n=10, n_measured=5).cost_mm() == pytest.approx(6.0)
+    assert LengthScore(None, n=10, n_measured=0).cost_mm() == pytest.approx(10.0)
+
+
+def test_every_length_counts_alike() -> None:
+    lengths = {"HC": LengthScore(2.0, n=100, n_measured=100), "FL": LengthScore(4.0, n=10, n_measured=10)}
+    assert ValidationScore(lengths, plane_accuracy=1.0).cost_mm() == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize(("pictures", "expected"), [(834, 16), (32, 16), (12, 6), (1, 1)])

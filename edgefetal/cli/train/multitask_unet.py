@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from edgefetal.cli.options import JsonOption
 from edgefetal.cli.train.options import Precision, ResumeOption, RunOption, SeedOption, ThreadsOption
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def multitask_unet(
-    data: Annotated[str, typer.Option("--data", metavar="KIND:PATH", help="Labelled set, such as hc18:data/hc18.")],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="KIND:PATH", help="Labelled set, such as hc18:data/hc18; may be repeated."),
+    ],
     out: RunOption,
     resume: ResumeOption = False,
+    structures: Annotated[
+        str, typer.Option("--structures", help="What to outline, of head, abdomen and femur, with commas between.")
+    ] = "head",
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training subjects.")] = 80,
+    frames_per_exam: Annotated[
+        int, typer.Option("--frames-per-exam", min=1, help="Frames of a sweep in an epoch, others in each.")
+    ] = 4,
     batch_size: Annotated[
         Optional[int],
         typer.Option(
@@ -35,50 +47,67 @@ def multitask_unet(
     threads: ThreadsOption = 2,
     json_file: JsonOption = None,
 ) -> None:
-    """The multi-task U-Net of Qazi et al. 2023 (arXiv 2311.09607): head mask, and head or no head.
+    """The multi-task U-Net of Qazi et al. 2023 (arXiv 2311.09607): masks, and which plane a frame shows, if any.
 
-    The split is by subject. The best checkpoint by validation HC error is kept as `model.safetensors`, with
-    `metrics.json` and `curves.png`. A killed run goes on with --resume where its last epoch ended.
+    The split is by subject. The best checkpoint by the validation error of HC, AC and FL is kept as
+    `model.safetensors`, with `metrics.json` and `curves.png`. A killed run goes on with --resume where its last epoch
+    ended. Masks of the abdomen and the femur come from `edgefetal phantom`; `edgefetal build` takes runs of the head
+    alone.
     """
     from edgefetal.cli import terminal
-    from edgefetal_calibration.datasets.kinds import read_dataset
-    from edgefetal_export.training.multitask import count_work, default_batch_size, multitask_recipe, train
+    from edgefetal_calibration.datasets.kinds import read_exams
+    from edgefetal_export.training.multitask import (
+        count_exams,
+        default_batch_size,
+        epochs_done,
+        multitask_recipe,
+        parse_structures,
+        train,
+    )
 
     terminal.check_json_target(json_file, out)
-    kind, cases = read_dataset(data)
+    sets = [read_exams(text) for text in data]
+    exams = [exam for _, of_set in sets for exam in of_set]
     recipe = multitask_recipe(
-        dataset=kind.name,
+        dataset="+".join(kind.name for kind, _ in sets),
+        structures=parse_structures(structures),
         epochs=epochs,
-        batch_size=batch_size or default_batch_size(len(cases)),
+        frames_per_exam=frames_per_exam,
+        batch_size=batch_size or default_batch_size(len(exams)),
         learning_rate=learning_rate,
         classification_weight=classification_weight,
         precision=precision.value,
         seed=seed,
     )
-    work = count_work(out, cases, recipe)
+    done = epochs_done(out)
     with terminal.steps() as progress:
-        on_load = progress.step("read pictures", work.pictures)
-        on_step = progress.resumable_step(
-            "train", work.steps_per_epoch * epochs, work.steps_per_epoch * work.epochs_done
-        )
+        on_load = progress.step("read exams", count_exams(exams, recipe))
+        # How many steps there are is known once the exams are read.
+        steps: list[Callable[[str], None]] = []
         metrics = train(
             out,
             recipe,
-            cases,
+            exams,
             resume=resume,
             threads=threads,
             on_load=on_load,
-            on_step=lambda epoch: on_step(f"train, epoch {epoch} of {epochs}"),
+            on_count=lambda count: steps.append(progress.resumable_step("train", count * epochs, count * done)),
+            on_step=lambda epoch: steps[0](f"train, epoch {epoch} of {epochs}"),
             on_epoch=lambda row: progress.say(
-                f"epoch {row['epoch']:3d}  loss {row['segmentation_loss']:.3f}  validation HC error "
-                f"{terminal.figure(row['validation_hc_mae_mm'])} mm "
-                f"({row['validation_n_measured']} of {row['validation_n']} measured)  "
-                f"plane {row['validation_plane_accuracy']:.3f}"
+                f"epoch {row['epoch']:3d}  loss {row['segmentation_loss']:.3f}  validation error "
+                f"{_errors(row)}  plane {row['validation_plane_accuracy']:.3f}"
             ),
         )
     terminal.write_json(json_file, metrics)
     best = metrics["best"]
-    terminal.say(
-        f"Best: epoch {best['epoch']}, validation HC error {terminal.figure(best['validation_hc_mae_mm'])} mm, "
-        f"{best['validation_n_measured']} of {best['validation_n']} measured. Run: {out}"
+    terminal.say(f"Best: epoch {best['epoch']}, validation error {_errors(best)}. Run: {out}")
+
+
+def _errors(row: dict[str, Any]) -> str:
+    """Write the validation errors of an epoch."""
+    from edgefetal.cli import terminal
+
+    return ", ".join(
+        f"{name} {terminal.figure(score['mae_mm'])} mm ({score['n_measured']} of {score['n']} measured)"
+        for name, score in row["validation"].items()
     )

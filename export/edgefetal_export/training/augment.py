@@ -1,7 +1,7 @@
-"""Augmentation of head pictures on the source frame, before the one preprocessing.
+"""Augmentation of pictures on the source frame, before the one preprocessing.
 
-A label here is an ellipse, and an affine map of an ellipse is an ellipse, so the target of an augmented picture is
-drawn from its exact outline instead of a resampled mask. Pictures without a head are made from the same material, since
+Where the label is an ellipse, an affine map of it is an ellipse too, and the target of an augmented picture is drawn
+from its exact outline; a mask is moved with its picture. Pictures without a head are made from the same material, since
 HC18 has none: windows beside the head, heads painted over with the surrounding texture, and blank or noisy screens.
 """
 
@@ -109,6 +109,30 @@ def augmented_head(
     moved = _moved(outline_px, matrix)
     if moved is None:
         return pixels, outline_px
+    return _photometric(_warp(pixels, matrix, size), rng), moved
+
+
+def augmented_frame(
+    pixels: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Vary a picture with its mask; clinics zoom in, so it is enlarged further than a picture of a head is.
+
+    Args:
+        pixels: shape (H, W), uint8.
+        mask: 0 or 255, shape (H, W), uint8, or None where the picture has none.
+        rng: source of the variation.
+
+    Returns:
+        A new picture, and the mask in it with grey edges.
+    """
+    matrix, size = _affine(
+        rng,
+        (pixels.shape[0], pixels.shape[1]),
+        zoom=math.exp(rng.uniform(-0.35, 0.6)),
+        angle_rad=rng.normal(0, math.radians(20)),
+        shift=(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1)),
+    )
+    moved = None if mask is None else _warp(mask, matrix, size)
     return _photometric(_warp(pixels, matrix, size), rng), moved
 
 

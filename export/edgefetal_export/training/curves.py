@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> bytes:
-    """Draw losses and validation HC error over epochs.
+    """Draw losses and the validation errors of the lengths over epochs.
 
     Args:
         rows: one an epoch.
@@ -29,15 +29,16 @@ def draw_curves(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> bytes:
     loss.plot(epochs, [row["classification_loss"] for row in rows], label="plane (cross-entropy)")
     loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
     loss.legend()
-    measured = [row for row in rows if row["validation_hc_mae_mm"] is not None]
-    error.plot(
-        [row["epoch"] for row in measured],
-        [row["validation_hc_mae_mm"] for row in measured],
-        label="HC error of the measured",
-    )
+    for name in rows[0]["validation"]:
+        measured = [row for row in rows if row["validation"][name]["mae_mm"] is not None]
+        error.plot(
+            [row["epoch"] for row in measured],
+            [row["validation"][name]["mae_mm"] for row in measured],
+            label=f"{name} error of the measured",
+        )
     error.plot(epochs, [row["validation_cost_mm"] for row in rows], ":", label="with abstentions at 10 mm")
     error.plot(best["epoch"], best["validation_cost_mm"], "o", label=f"kept: epoch {best['epoch']}")
-    error.set(xlabel="epoch", ylabel="validation HC mean absolute error (mm)", yscale="log")
+    error.set(xlabel="epoch", ylabel="validation mean absolute error (mm)", yscale="log")
     error.legend()
     for axes in (loss, error):
         axes.grid(alpha=0.3, which="both")

@@ -1,7 +1,8 @@
-"""Training the multi-task U-Net on heads: one epoch after another, resumable, judged in millimetres."""
+"""Training the multi-task U-Net: one epoch after another, resumable, judged in millimetres."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from dataclasses import dataclass
@@ -11,45 +12,45 @@ import cv2
 import numpy as np
 import torch
 from monai.losses.dice import DiceLoss
+from pydantic import PositiveInt  # noqa: TC002 - pydantic reads annotations at run time
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from edgefetal_calibration.datasets.split import Part, Split, split_by_subject
-from edgefetal_devices.errors import DatasetError
+from edgefetal_devices.errors import DatasetError, InputError
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet, MultitaskUnetConfig, joint_loss, parameter_count
 from edgefetal_export.training import run as run_folder
-from edgefetal_export.training.augment import augmented_head, outline_in_network, soft_mask, without_head
+from edgefetal_export.training.augment import without_head
 from edgefetal_export.training.curves import draw_curves
+from edgefetal_export.training.plane_frames import (
+    VALIDATION_EPOCH,
+    EpochSamples,
+    TrainingFrame,
+    drawn_frames,
+    load_frames,
+    require_labels,
+    steps_per_epoch,
+)
 from edgefetal_export.training.run import Recipe
 from edgefetal_runtime.atomic import write_file
 from edgefetal_runtime.biometry.field import fan_field
-from edgefetal_runtime.biometry.head import HEAD_SHAPE, measure_head
 from edgefetal_runtime.biometry.measurement import Measured
-from edgefetal_runtime.biometry.outline import Outline, outline_round
-from edgefetal_runtime.biometry.quantities import HC
-from edgefetal_runtime.infer.bundle import HEAD, NO_PLANE
+from edgefetal_runtime.biometry.principal import PRINCIPAL, find_structure, principal_length
+from edgefetal_runtime.infer.bundle import NO_PLANE
 from edgefetal_runtime.infer.preprocess import PreprocessSpec, preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
+    from edgefetal_calibration.datasets.labelled import LabelledExam
 
-    from edgefetal_calibration.datasets.hc18 import HeadCase
-    from edgefetal_runtime.biometry.ellipse import Ellipse
-    from edgefetal_runtime.scale import Scale
-
-PLANES = (HEAD, NO_PLANE)
-_HEAD_CLASS, _NO_HEAD_CLASS = 0, 1
-
-# A validation picture without a measurement counts as an error of this size when checkpoints are ranked, so that a
+# A validation frame without a measurement counts as an error of this size when checkpoints are ranked, so that a
 # network cannot win by refusing the hard ones.
 ABSTENTION_COST_MM = 10.0
 
-# The seed of a sample is (seed, epoch, index): any epoch can be made again without the ones before it.
-_VALIDATION_EPOCH = 1_000_000
+FRAMES_PER_EXAM = 4
 _FEW_STEPS = 20
 
 
@@ -61,61 +62,33 @@ class MultitaskRecipe(Recipe):
         classification_weight: `w` in `w * L_cls + (1 - w) * L_seg`; the paper does not give it.
         no_head_share: pictures without a head for every picture with one.
         average_decay: decay a step of the running average of the weights, which is what is validated and kept.
+        frames_per_exam: frames of an exam in an epoch, others in each; all of an exam that has no more.
     """
 
     network: MultitaskUnetConfig
     classification_weight: float
     no_head_share: float
     average_decay: float
+    frames_per_exam: PositiveInt = FRAMES_PER_EXAM
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledHead:
-    """A picture in memory with its label.
+@dataclass(frozen=True)
+class LengthScore:
+    """How well one length is measured on the validation subjects.
 
     Args:
-        pixels: shape (H, W), uint8.
-        outline_px: the annotated outline, in pixels.
-        scale: pixel size.
-        hc_mm: reference head circumference.
+        mae_mm: mean absolute error over the measured frames, or None where none was.
+        n: frames with a reference.
+        n_measured: frames of these with a measurement.
     """
 
-    pixels: npt.NDArray[np.uint8]
-    outline_px: Ellipse
-    scale: Scale
-    hc_mm: float
+    mae_mm: float | None
+    n: int
+    n_measured: int
 
-
-class HeadSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """One epoch of augmented pictures, with and without a head: image, soft mask, plane."""
-
-    def __init__(self, heads: Sequence[LabelledHead], recipe: MultitaskRecipe, epoch: int) -> None:
-        """Set up the epoch; nothing is computed before a sample is asked for."""
-        self._heads, self._recipe, self._epoch = heads, recipe, epoch
-
-    def __len__(self) -> int:
-        """Count the samples: every head once, and the recipe's share of pictures without one."""
-        return len(self._heads) + round(self._recipe.no_head_share * len(self._heads))
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Make sample `index`, the same one whenever it is asked for."""
-        rng = np.random.default_rng((self._recipe.seed, self._epoch, index))
-        spec = self._recipe.preprocess
-        if index < len(self._heads):
-            head = self._heads[index]
-            pixels, outline_px = augmented_head(head.pixels, head.outline_px, rng)
-            image, box = preprocess(pixels, spec)
-            outline = outline_in_network(outline_px, box)
-            mask = (
-                np.zeros((spec.height_px, spec.width_px), np.float32) if outline is None else soft_mask(outline, spec)
-            )
-            plane = _HEAD_CLASS
-        else:
-            head = self._heads[int(rng.integers(len(self._heads)))]
-            image, _ = preprocess(without_head(head.pixels, head.outline_px, rng), spec)
-            mask = np.zeros((spec.height_px, spec.width_px), np.float32)
-            plane = _NO_HEAD_CLASS
-        return torch.from_numpy(image[0]), torch.from_numpy(mask)[None], torch.tensor(plane)
+    def cost_mm(self) -> float:
+        """Mean error with every abstention at `ABSTENTION_COST_MM`."""
+        return ((self.mae_mm or 0.0) * self.n_measured + ABSTENTION_COST_MM * (self.n - self.n_measured)) / self.n
 
 
 @dataclass(frozen=True)
@@ -123,32 +96,31 @@ class ValidationScore:
     """How good the averaged weights are on the validation subjects.
 
     Args:
-        hc_mae_mm: mean absolute HC error over the measured pictures, or None where none was.
-        n: pictures with a head.
-        n_measured: pictures of these with a measurement.
-        plane_accuracy: share of right answers on the pictures with a head and as many without.
+        lengths: by the name of the measure.
+        plane_accuracy: share of frames whose plane was named rightly, with a picture without a head for each annotated
+            head.
     """
 
-    hc_mae_mm: float | None
-    n: int
-    n_measured: int
+    lengths: Mapping[str, LengthScore]
     plane_accuracy: float
 
     def cost_mm(self) -> float:
-        """Rank of a checkpoint: mean error with every abstention at `ABSTENTION_COST_MM`."""
-        return ((self.hc_mae_mm or 0.0) * self.n_measured + ABSTENTION_COST_MM * (self.n - self.n_measured)) / self.n
+        """Rank of a checkpoint: the mean over the measures."""
+        return sum(length.cost_mm() for length in self.lengths.values()) / len(self.lengths)
 
 
-def default_batch_size(pictures: int) -> int:
-    """Return 16, or half of the pictures where these are fewer than 32, so that an epoch has steps."""
-    return max(1, min(16, pictures // 2))
+def default_batch_size(exams: int) -> int:
+    """Return 16, or half of the exams where these are fewer than 32, so that an epoch has steps."""
+    return max(1, min(16, exams // 2))
 
 
 def multitask_recipe(
     *,
     dataset: str,
+    structures: tuple[str, ...],
     epochs: int,
     batch_size: int,
+    frames_per_exam: int = FRAMES_PER_EXAM,
     learning_rate: float,
     classification_weight: float,
     precision: str,
@@ -161,7 +133,7 @@ def multitask_recipe(
     return MultitaskRecipe(
         name="multitask-unet",
         dataset=dataset,
-        network=MultitaskUnetConfig(structures=(HEAD,), planes=PLANES),
+        network=MultitaskUnetConfig(structures=structures, planes=(*structures, NO_PLANE)),
         preprocess=PreprocessSpec(height_px=192, width_px=288, mean=0.15, std=0.2),
         epochs=epochs,
         batch_size=batch_size,
@@ -170,6 +142,7 @@ def multitask_recipe(
         classification_weight=classification_weight,
         no_head_share=0.2,
         average_decay=0.995,
+        frames_per_exam=frames_per_exam,
         validation_share=0.1,
         held_out_share=0.15,
         precision=precision,
@@ -177,42 +150,35 @@ def multitask_recipe(
     )
 
 
-@dataclass(frozen=True)
-class Work:
-    """How much a run has to do, for whoever shows its progress.
+def parse_structures(text: str) -> tuple[str, ...]:
+    """Read the names of structures, with commas between, into the order of the output contract.
 
-    Args:
-        pictures: pictures to read.
-        steps_per_epoch: optimiser steps of an epoch.
-        epochs_done: epochs that an interrupted run has behind it.
+    Raises:
+        InputError: a name is not of the contract, or none is given.
     """
+    names = {name.strip() for name in text.split(",")}
+    if not names <= set(PRINCIPAL):
+        message = f"{text!r} does not name structures; write some of {','.join(PRINCIPAL)}."
+        raise InputError(message)
+    return tuple(structure for structure in PRINCIPAL if structure in names)
 
-    pictures: int
-    steps_per_epoch: int
-    epochs_done: int
+
+def count_exams(exams: Sequence[LabelledExam], recipe: MultitaskRecipe) -> int:
+    """Count the exams that `train` will read."""
+    split = draw_split(exams, recipe)
+    return sum(len(split.select(exams, part)) for part in (Part.TRAIN, Part.VALIDATION))
 
 
-def count_work(run: Path, cases: Sequence[HeadCase], recipe: MultitaskRecipe) -> Work:
-    """Count what `train` will have to do."""
-    split = draw_split(cases, recipe)
-    n_train, n_validation = (len(split.select(cases, part)) for part in (Part.TRAIN, Part.VALIDATION))
+def epochs_done(run: Path) -> int:
+    """Count the epochs that an interrupted run has behind it."""
     state = run_folder.load_checkpoint(run)
-    return Work(n_train + n_validation, steps_per_epoch(n_train, recipe), len(state["rows"]) if state else 0)
+    return len(state["rows"]) if state else 0
 
 
-def load_heads(cases: Sequence[HeadCase], advance: Callable[[], None]) -> list[LabelledHead]:
-    """Read pictures and labels into memory (0.4 MB each)."""
-    heads = []
-    for case in cases:
-        heads.append(LabelledHead(case.frame().pixels, case.head_px(), case.scale, case.hc_mm))
-        advance()
-    return heads
-
-
-def draw_split(cases: Sequence[HeadCase], recipe: MultitaskRecipe) -> Split:
+def draw_split(exams: Sequence[LabelledExam], recipe: MultitaskRecipe) -> Split:
     """Draw the recipe's split."""
     return split_by_subject(
-        cases,
+        exams,
         dataset=recipe.dataset,
         seed=recipe.seed,
         validation=recipe.validation_share,
@@ -227,28 +193,57 @@ def _network(recipe: MultitaskRecipe) -> MultitaskUnet:
     return network
 
 
-def validate(network: nn.Module, heads: Sequence[LabelledHead], recipe: MultitaskRecipe) -> ValidationScore:
-    """Measure the validation pictures by the clinic's geometry, and classify as many without a head.
+def validate(network: nn.Module, frames: Sequence[TrainingFrame], recipe: MultitaskRecipe) -> ValidationScore:
+    """Measure the validation frames by the clinic's geometry, and name their planes.
 
     The thresholds of the clinic are fitted later, on the finished network, so nothing is refused by them here.
     """
     network.eval()
-    errors_mm: list[float] = []
-    right = 0
+    spec, config = recipe.preprocess, recipe.network
+    errors_mm: dict[str, list[float | None]] = {}
+    right: list[bool] = []
     with torch.inference_mode():
-        for index, head in enumerate(heads):
-            image, box = preprocess(head.pixels, recipe.preprocess)
-            rng = np.random.default_rng((recipe.seed, _VALIDATION_EPOCH, index))
-            empty, _ = preprocess(without_head(head.pixels, head.outline_px, rng), recipe.preprocess)
-            masks, planes = network(torch.from_numpy(np.concatenate((image, empty))))
-            right += int(planes[0].argmax() == _HEAD_CLASS) + int(planes[1].argmax() == _NO_HEAD_CLASS)
-            field = fan_field(image[0, 0], recipe.preprocess, box)
-            outline = outline_round(masks[0, 0].numpy(), box, head.scale, HEAD_SHAPE, field)
-            hc = measure_head(outline)[HC] if isinstance(outline, Outline) else outline
-            if isinstance(hc, Measured):
-                errors_mm.append(abs(hc.value - head.hc_mm))
-    mae_mm = float(np.mean(errors_mm)) if errors_mm else None
-    return ValidationScore(mae_mm, len(heads), len(errors_mm), right / (2 * len(heads)))
+        for index, frame in enumerate(frames):
+            images = [preprocess(frame.pixels, spec)]
+            if frame.outline_px is not None:
+                rng = np.random.default_rng((recipe.seed, VALIDATION_EPOCH, index))
+                images.append(preprocess(without_head(frame.pixels, frame.outline_px, rng), spec))
+            masks, planes = network(torch.from_numpy(np.concatenate([image for image, _ in images])))
+            named = [config.planes[int(answer.argmax())] for answer in planes]
+            right += [named[0] == frame.plane, *(name == NO_PLANE for name in named[1:])]
+            if frame.length_mm is not None and frame.scale is not None:
+                image, box = images[0]
+                logits = masks[0, config.structures.index(frame.plane)].numpy()
+                found = find_structure(frame.plane, logits, box, frame.scale, fan_field(image[0, 0], spec, box))
+                length = principal_length(found, frame.plane)
+                error_mm = abs(length.value - frame.length_mm) if isinstance(length, Measured) else None
+                errors_mm.setdefault(PRINCIPAL[frame.plane].name, []).append(error_mm)
+    return ValidationScore(
+        {name: _length_score(of_length) for name, of_length in sorted(errors_mm.items())}, sum(right) / len(right)
+    )
+
+
+def _length_score(errors_mm: Sequence[float | None]) -> LengthScore:
+    measured = [error for error in errors_mm if error is not None]
+    return LengthScore(float(np.mean(measured)) if measured else None, len(errors_mm), len(measured))
+
+
+def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of every pixel, and Dice of the structures that a frame shows.
+
+    A frame shows one structure or none, so most channels are empty; their Dice is 1 whatever small value is predicted,
+    and would drown the others'. What is drawn where nothing is, the cross-entropy punishes.
+
+    Args:
+        logits: shape (N, structures, H, W).
+        mask: 0 to 1, of the same shape.
+    """
+    binary = nn.functional.binary_cross_entropy_with_logits(logits, mask)
+    shown = mask.amax(dim=(2, 3)) > 0.5  # noqa: PLR2004 - at least a pixel's half
+    if not shown.any():
+        return binary
+    dice: Tensor = DiceLoss(sigmoid=True, squared_pred=True)(logits[shown][:, None], mask[shown][:, None])
+    return binary + dice
 
 
 def _train_epoch(
@@ -261,15 +256,13 @@ def _train_epoch(
     advance: Callable[[], None],
 ) -> tuple[float, float]:
     """Run one epoch; return the mean segmentation and classification losses."""
-    dice = DiceLoss(sigmoid=True, squared_pred=True)
-    binary = nn.BCEWithLogitsLoss()
     cross = nn.CrossEntropyLoss()
     network.train()
     sums = np.zeros(2)
     for image, mask, plane in batches:
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
             mask_logits, plane_logits = network(image.to(memory_format=torch.channels_last))
-        segmentation = dice(mask_logits.float(), mask) + binary(mask_logits.float(), mask)
+        segmentation = segmentation_loss(mask_logits.float(), mask)
         classification = cross(plane_logits.float(), plane)
         optimizer.zero_grad(set_to_none=True)
         joint_loss(segmentation, classification, recipe.classification_weight).backward()  # type: ignore[no-untyped-call]
@@ -287,31 +280,28 @@ def _single_threaded(_worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def steps_per_epoch(n_heads: int, recipe: MultitaskRecipe) -> int:
-    """Count the optimiser steps of one epoch over `n_heads` training pictures."""
-    return (n_heads + round(recipe.no_head_share * n_heads)) // recipe.batch_size
-
-
 def train(
     run: Path,
     recipe: MultitaskRecipe,
-    cases: Sequence[HeadCase],
+    exams: Sequence[LabelledExam],
     *,
     resume: bool,
     threads: int = 2,
     on_load: Callable[[], None] = lambda: None,
+    on_count: Callable[[int], None] = lambda _steps: None,
     on_step: Callable[[int], None] = lambda _epoch: None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _row: None,
 ) -> dict[str, Any]:
-    """Train, or go on training, and keep the best checkpoint by validation HC error.
+    """Train, or go on training, and keep the best checkpoint by the validation error of the lengths.
 
     Args:
         run: the run's folder.
         recipe: what to do.
-        cases: the labelled pictures; the split is drawn from them by subject.
+        exams: the labelled exams; the split is drawn from them by subject.
         resume: go on with a folder that exists.
         threads: CPU threads; the same number gives the same weights on the same machine.
-        on_load: called after every picture that was read.
+        on_load: called after every exam that was read.
+        on_count: called once with the number of optimiser steps of an epoch, when it is known.
         on_step: called after every optimiser step with the number of the epoch, from 1.
         on_epoch: called after every epoch with its row of metrics.
 
@@ -319,19 +309,25 @@ def train(
         What `metrics.json` holds.
 
     Raises:
-        DatasetError: there are too few subjects or pictures.
+        DatasetError: there are too few subjects or frames, or a structure of the recipe is nowhere outlined.
         OutputError: the folder belongs to another run.
     """
     torch.set_num_threads(threads)
-    split = draw_split(cases, recipe)
-    train_cases, validation_cases = (split.select(cases, part) for part in (Part.TRAIN, Part.VALIDATION))
-    steps = steps_per_epoch(len(train_cases), recipe)
+    split = draw_split(exams, recipe)
+    run_folder.check_run(run, recipe, split, resume=resume)
+    training = load_frames(split.select(exams, Part.TRAIN), on_load)
+    require_labels(training, recipe.network.structures)
+    steps = steps_per_epoch(training, recipe)
     if steps == 0:
-        message = f"{len(train_cases)} training pictures do not fill a batch of {recipe.batch_size}; use --batch-size."
+        message = f"{len(training)} training exams do not fill a batch of {recipe.batch_size}; use --batch-size."
         raise DatasetError(message)
+    on_count(steps)
     run_folder.open_run(run, recipe, split, resume=resume)
-    heads = load_heads(train_cases, on_load)
-    validation_heads = load_heads(validation_cases, on_load)
+    validating = drawn_frames(
+        load_frames(split.select(exams, Part.VALIDATION), on_load),
+        recipe.frames_per_exam,
+        (recipe.seed, VALIDATION_EPOCH),
+    )
 
     network = _network(recipe)
     averaging = get_ema_multi_avg_fn(recipe.average_decay)  # type: ignore[no-untyped-call]
@@ -357,7 +353,7 @@ def train(
         # Dropout and the order of the batches must not depend on whether the run was interrupted.
         torch.manual_seed(recipe.seed * 100_003 + epoch)
         batches = DataLoader(
-            HeadSamples(heads, recipe, epoch),
+            EpochSamples(training, recipe, epoch),
             recipe.batch_size,
             shuffle=True,
             drop_last=True,
@@ -366,15 +362,13 @@ def train(
         )
         advance = functools.partial(on_step, epoch + 1)
         losses = _train_epoch(network, average, optimizer, schedule, batches, recipe, advance)
-        score = validate(average.module, validation_heads, recipe)
+        score = validate(average.module, validating, recipe)
         rows.append(
             {
                 "epoch": epoch + 1,
                 "segmentation_loss": losses[0],
                 "classification_loss": losses[1],
-                "validation_hc_mae_mm": score.hc_mae_mm,
-                "validation_n": score.n,
-                "validation_n_measured": score.n_measured,
+                "validation": {name: dataclasses.asdict(length) for name, length in score.lengths.items()},
                 "validation_plane_accuracy": score.plane_accuracy,
                 "validation_cost_mm": score.cost_mm(),
                 "seconds": time.perf_counter() - started_s,

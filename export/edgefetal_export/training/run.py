@@ -164,19 +164,30 @@ def read_split(run: Path) -> Split:
         raise InputError(message) from error
 
 
+def check_run(run: Path, recipe: Recipe, split: Split, *, resume: bool) -> bool:
+    """Say whether a folder already holds this run.
+
+    Raises:
+        OutputError: the folder is not empty and `resume` was not asked for, or it belongs to another question.
+    """
+    if not (run.is_dir() and any(run.iterdir())):
+        return False
+    if not resume:
+        message = f"{run} is not empty; add --resume to go on with it, or name another folder."
+        raise OutputError(message)
+    if read_recipe(run, type(recipe)) != recipe or read_split(run) != split:
+        message = f"{run} was started with other settings or other data; name another folder."
+        raise OutputError(message)
+    return True
+
+
 def open_run(run: Path, recipe: Recipe, split: Split, *, resume: bool) -> None:
     """Start a run's folder, or check that the folder at hand asks the same question.
 
     Raises:
-        OutputError: the folder exists and `resume` was not asked for, or it belongs to another question.
+        OutputError: as `check_run` does, or the folder cannot be written.
     """
-    if run.is_dir() and any(run.iterdir()):
-        if not resume:
-            message = f"{run} is not empty; add --resume to go on with it, or name another folder."
-            raise OutputError(message)
-        if read_recipe(run, type(recipe)) != recipe or read_split(run) != split:
-            message = f"{run} was started with other settings or other data; name another folder."
-            raise OutputError(message)
+    if check_run(run, recipe, split, resume=resume):
         return
     if run.is_dir():
         run.rmdir()

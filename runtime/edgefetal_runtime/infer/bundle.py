@@ -32,8 +32,8 @@ MANIFEST, MODEL, REFERENCE, GOLDEN = "manifest.json", "model.onnx", "reference.o
 EVIDENCE, SPLIT, RECIPE, MODEL_CARD = "evidence.json", "split.json", "recipe.json", "MODEL_CARD.md"
 REQUIRED = (MODEL, REFERENCE, GOLDEN, EVIDENCE, SPLIT, RECIPE, MODEL_CARD)
 
-# Names of the output contract: a structure of the mask and the plane that shows it, and the plane that shows none.
-HEAD, NO_PLANE = "head", "none"
+# Names of the output contract: the structures of the mask and the planes that show them, and the plane that shows none.
+HEAD, ABDOMEN, FEMUR, NO_PLANE = "head", "abdomen", "femur", "none"
 
 # A manifest is a few kilobytes; a file much larger than that is not one, and is not parsed.
 _MAX_MANIFEST_BYTES = 1_000_000

@@ -1,0 +1,193 @@
+"""What the multi-task U-Net learns from: labelled frames in memory, and an epoch of varied samples drawn from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from edgefetal_calibration.datasets.hc18 import HeadCase
+from edgefetal_devices.errors import DatasetError
+from edgefetal_export.training.augment import (
+    augmented_frame,
+    augmented_head,
+    outline_in_network,
+    soft_mask,
+    without_head,
+)
+from edgefetal_runtime.biometry.principal import PRINCIPAL
+from edgefetal_runtime.infer.bundle import HEAD, NO_PLANE
+from edgefetal_runtime.infer.preprocess import place, preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from edgefetal_calibration.datasets.labelled import LabelledExam, LabelledSweep
+    from edgefetal_export.training.multitask import MultitaskRecipe
+    from edgefetal_runtime.biometry.ellipse import Ellipse
+    from edgefetal_runtime.infer.preprocess import PreprocessSpec
+    from edgefetal_runtime.scale import Scale
+
+# The seed of a sample is (seed, epoch, index): any epoch can be made again without the ones before it.
+VALIDATION_EPOCH = 1_000_000
+_DRAW = 2_000_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingFrame:
+    """A frame in memory with its label; of the structures it shows the one of its plane, or none.
+
+    Args:
+        pixels: shape (H, W), uint8.
+        plane: the plane that it shows.
+        outline_px: the structure's outline in pixels, where it was drawn as an ellipse.
+        mask: the structure, 0 or 255, shape (H, W), uint8, where it was labelled pixel by pixel.
+        scale: pixel size, or None where it is unknown.
+        length_mm: reference of the plane's principal length in mm, or None where it has none.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    plane: str
+    outline_px: Ellipse | None = None
+    mask: npt.NDArray[np.uint8] | None = None
+    scale: Scale | None = None
+    length_mm: float | None = None
+
+
+def load_frames(exams: Sequence[LabelledExam], advance: Callable[[], None]) -> list[list[TrainingFrame]]:
+    """Read the labelled frames of every exam into memory (0.5 MB a frame, twice that with a mask).
+
+    Frames whose plane shows a structure that the dataset does not outline are left out.
+
+    Raises:
+        DatasetError: an exam does not say which plane its frames show.
+    """
+    loaded = []
+    for exam in exams:
+        if isinstance(exam, HeadCase):
+            frame = exam.frame()
+            loaded.append([TrainingFrame(frame.pixels, HEAD, exam.head_px(), None, exam.scale, exam.hc_mm)])
+        else:
+            loaded.append([frame for sweep in exam.sweeps() for frame in _frames_of(exam.name, sweep)])
+        advance()
+    return loaded
+
+
+def _frames_of(exam: str, sweep: LabelledSweep) -> list[TrainingFrame]:
+    """Return the frames of a sweep that are wholly labelled."""
+    if sweep.planes is None:
+        message = f"{exam}, {sweep.name}: nobody said which plane its frames show; give data that name planes."
+        raise DatasetError(message)
+    frames = []
+    for index, plane in enumerate(sweep.planes):
+        if plane == NO_PLANE:
+            frames.append(TrainingFrame(sweep.pixels[index], plane, scale=sweep.scale))
+        elif plane in sweep.masks:
+            length_mm = float(sweep.lengths_mm[PRINCIPAL[plane].name][index]) if plane in PRINCIPAL else np.nan
+            frames.append(
+                TrainingFrame(
+                    pixels=sweep.pixels[index],
+                    plane=plane,
+                    mask=sweep.masks[plane][index] * np.uint8(255),
+                    scale=sweep.scale,
+                    length_mm=None if np.isnan(length_mm) else length_mm,
+                )
+            )
+    return frames
+
+
+def require_labels(exams: Sequence[Sequence[TrainingFrame]], structures: Sequence[str]) -> None:
+    """Refuse to train a mask channel that no frame teaches.
+
+    Raises:
+        DatasetError: a structure is nowhere outlined, or another one is.
+    """
+    outlined = {frame.plane for exam in exams for frame in exam if frame.plane != NO_PLANE}
+    if lacking := [structure for structure in structures if structure not in outlined]:
+        message = f"No training frame outlines the {lacking[0]}; add data that do, or leave it out of --structures."
+        raise DatasetError(message)
+    if beyond := sorted(outlined.difference(structures)):
+        message = f"The data outline the {beyond[0]} too; add it to --structures, or leave these data out."
+        raise DatasetError(message)
+
+
+def drawn_frames(
+    exams: Sequence[Sequence[TrainingFrame]], frames_per_exam: int, seed: tuple[int, int]
+) -> list[TrainingFrame]:
+    """Draw some frames of each exam, and all where it has no more; half of them, where it can be, show a plane.
+
+    Neighbouring frames of a sweep are alike, so other ones are drawn in each epoch.
+    """
+    rng = np.random.default_rng((*seed, _DRAW))
+    frames: list[TrainingFrame] = []
+    for exam in exams:
+        if len(exam) <= frames_per_exam:
+            frames.extend(exam)
+            continue
+        shows = np.array([frame.plane != NO_PLANE for frame in exam])
+        order = rng.permutation(len(exam))
+        with_plane, without = order[shows[order]], order[~shows[order]]
+        count = max(min(len(with_plane), (frames_per_exam + 1) // 2), frames_per_exam - len(without))
+        chosen = (*with_plane[:count], *without[: frames_per_exam - count])
+        frames.extend(exam[index] for index in sorted(chosen))
+    return frames
+
+
+class EpochSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """One epoch of varied frames, and of pictures made from annotated heads by taking the head away.
+
+    A sample is the image, shape (1, h, w), the soft masks, shape (structures, h, w), and the number of its plane.
+    """
+
+    def __init__(self, exams: Sequence[Sequence[TrainingFrame]], recipe: MultitaskRecipe, epoch: int) -> None:
+        """Set up the epoch; nothing is computed before a sample is asked for."""
+        self._frames = drawn_frames(exams, recipe.frames_per_exam, (recipe.seed, epoch))
+        self._heads = [(f.pixels, f.outline_px) for f in self._frames if f.outline_px is not None]
+        self._recipe, self._epoch = recipe, epoch
+
+    def __len__(self) -> int:
+        """Count the samples: every frame once, and the recipe's share of pictures without a head."""
+        return len(self._frames) + round(self._recipe.no_head_share * len(self._heads))
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Make sample `index`, the same one whenever it is asked for."""
+        recipe = self._recipe
+        rng = np.random.default_rng((recipe.seed, self._epoch, index))
+        spec, structures = recipe.preprocess, recipe.network.structures
+        masks = np.zeros((len(structures), spec.height_px, spec.width_px), np.float32)
+        if index < len(self._frames):
+            frame = self._frames[index]
+            plane = frame.plane
+            image, mask = _varied(frame, spec, rng)
+            if plane in structures and mask is not None:
+                masks[structures.index(plane)] = mask
+        else:
+            plane = NO_PLANE
+            pixels, outline_px = self._heads[int(rng.integers(len(self._heads)))]
+            image, _ = preprocess(without_head(pixels, outline_px, rng), spec)
+        return torch.from_numpy(image[0]), torch.from_numpy(masks), torch.tensor(recipe.network.planes.index(plane))
+
+
+def _varied(
+    frame: TrainingFrame, spec: PreprocessSpec, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Vary a frame; return its image, shape (1, 1, h, w), and the soft mask of its structure, shape (h, w)."""
+    if frame.outline_px is not None:
+        pixels, outline_px = augmented_head(frame.pixels, frame.outline_px, rng)
+        image, box = preprocess(pixels, spec)
+        outline = outline_in_network(outline_px, box)
+        return image, None if outline is None else soft_mask(outline, spec)
+    pixels, mask = augmented_frame(frame.pixels, frame.mask, rng)
+    image, _ = preprocess(pixels, spec)
+    return image, None if mask is None else (place(mask, spec)[0] / 255).astype(np.float32)
+
+
+def steps_per_epoch(exams: Sequence[Sequence[TrainingFrame]], recipe: MultitaskRecipe) -> int:
+    """Count the optimiser steps of one epoch."""
+    return len(EpochSamples(exams, recipe, 0)) // recipe.batch_size
