@@ -25,6 +25,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from edgefetal_devices.errors import InputError
+from edgefetal_runtime.infer.bundle import ABDOMEN, FEMUR, HEAD
+from edgefetal_runtime.infer.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +42,12 @@ PLANES: Final = (
 )  # fmt: skip
 HEIGHT_PX: Final = 224
 WIDTH_PX: Final = 288
+# SonoNet's own names of the planes that the output contract knows.
+CONTRACT_PLANES: Final = {"Abdominal": ABDOMEN, "Brain (Cb.)": HEAD, "Brain (Tv.)": HEAD, "Femur": FEMUR}
+LICENCE: Final = "Apache-2.0"
+ATTRIBUTION: Final = "SonoNet, Baumgartner et al. 2017, arXiv 1612.05601, github.com/baumgach/SonoNet-weights"
+# Published pictures fill the input whatever their aspect; their grey levels are standardised in the network.
+PREPROCESS: Final = PreprocessSpec(height_px=HEIGHT_PX, width_px=WIDTH_PX, mean=0.0, std=1.0, stretch=True)
 
 # Files whose contents were seen; SonoNet32 and SonoNet64 follow the same rule, but were not at hand.
 PUBLISHED: Final = {
@@ -125,6 +133,33 @@ class Sononet(nn.Module):
     def maps(self, image: Tensor) -> Tensor:
         """Return the maps whose averages are the logits, shape (N, planes, h, w)."""
         return cast("Tensor", self.head(self.features(image)))
+
+
+class SononetOnFrames(nn.Module):
+    """SonoNet behind the project's one preprocessing: frames prepared by `PREPROCESS`, standardised within the graph.
+
+    The published input is 255 (x - mean) / standard deviation of each picture. The preprocessing shrinks in another way
+    than the published code, so its logits differ a little from those of `plane_probabilities`.
+    """
+
+    def __init__(self, network: Sononet) -> None:
+        """Wrap a network."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Run the network.
+
+        Args:
+            image: shape (N, 1, 224, 288), 0 to 1.
+
+        Returns:
+            `plane` logits, shape (N, planes).
+        """
+        centred = image - image.mean(dim=(1, 2, 3), keepdim=True)
+        spread = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        # A picture of one grey level stays 0.
+        return cast("Tensor", self.network(255.0 * centred / spread.clamp(min=1e-6)))
 
 
 def _layer(inputs: int, filters: int, side: int, *, norm: bool, step: int = 1, padding: int = 0) -> list[nn.Module]:

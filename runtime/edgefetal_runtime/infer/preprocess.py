@@ -6,7 +6,7 @@ is integer arithmetic or a table look-up, so the tensor is the same bit for bit 
 1. halve with a Gaussian (`cv2.pyrDown`, 1-4-6-4-1 in integers) while the frame is at least twice too large, so that
    nothing aliases;
 2. resize to fit, keeping the aspect of the pixels, with `cv2.INTER_LINEAR_EXACT`;
-3. centre on black;
+3. centre on black (a network that was trained on pictures stretched to its input gets them so, without black);
 4. normalise through a table of 256 float32 values.
 
 The reverse way, from network pixels to frame pixels, is an axis-wise affine map that the caller gets with the tensor.
@@ -38,6 +38,7 @@ class PreprocessSpec(BaseModel):
         width_px: width of the network input.
         mean: grey level, on the 0 to 1 scale, that becomes 0.
         std: grey-level difference, on the 0 to 1 scale, that becomes 1.
+        stretch: whether the frame fills the network input whatever its aspect, in place of black beside it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -46,6 +47,7 @@ class PreprocessSpec(BaseModel):
     width_px: PositiveInt
     mean: float
     std: PositiveFloat
+    stretch: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,14 @@ def letterbox(frame_height_px: int, frame_width_px: int, spec: PreprocessSpec) -
             "Give the picture as the machine shows it, not a thumbnail."
         )
         raise SourceError(message)
-    ratio = max(frame_height_px / spec.height_px, frame_width_px / spec.width_px)
+    ratios = frame_height_px / spec.height_px, frame_width_px / spec.width_px
+    # Of a stretched frame, the axis that shrinks less says how often it can be halved.
+    ratio = min(ratios) if spec.stretch else max(ratios)
     halvings = 0
     while ratio >= 2 ** (halvings + 1):
         halvings += 1
-    content_width_px = min(spec.width_px, max(1, round(frame_width_px / ratio)))
-    content_height_px = min(spec.height_px, max(1, round(frame_height_px / ratio)))
+    content_width_px = spec.width_px if spec.stretch else min(spec.width_px, max(1, round(frame_width_px / ratio)))
+    content_height_px = spec.height_px if spec.stretch else min(spec.height_px, max(1, round(frame_height_px / ratio)))
     left_px = (spec.width_px - content_width_px) // 2
     top_px = (spec.height_px - content_height_px) // 2
     return Letterbox(
