@@ -37,9 +37,11 @@ from edgefetal_calibration.phantom.probe import acouslic_fan, acouslic_probe
 from edgefetal_devices.errors import DatasetError, InputError
 from edgefetal_runtime.biometry.quantities import AC
 from edgefetal_runtime.infer.bundle import ABDOMEN
+from edgefetal_runtime.sources.metaimage import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -57,6 +59,7 @@ _PAD_PX: Final = 200
 _EDGE_DILATIONS: Final = 3
 _MIN_POINTS: Final = 6
 _LEAST_MM: Final = 1e-6
+_ELEMENTS: Final = {"MET_UCHAR": "u1", "MET_FLOAT": "<f4", "MET_DOUBLE": "<f8"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +175,32 @@ def sweep_reference(sweep: LabelledSweep) -> float | None:
 def acouslic_field() -> Mask:
     """Return the field of view of ACOUSLIC-AI's probe, shape (562, 744): the fan that simulated blind sweeps have."""
     return acouslic_fan().mask(acouslic_probe())
+
+
+def read_field(path: Path) -> Mask:
+    """Read the field of view of a probe from a MetaImage of one plane: what is above zero is seen.
+
+    The challenge's own `fov_mask.mha` holds 32-bit numbers, which no picture of a screen does.
+
+    Returns:
+        Shape (H, W).
+
+    Raises:
+        SourceError: the file is no MetaImage or cannot be read.
+        InputError: it is not one plane of plain numbers.
+    """
+    fields, start = read_header(path)
+    kind = _ELEMENTS.get(fields.get("ElementType", ""))
+    size = fields.get("DimSize", "").split()
+    plain = fields["ElementDataFile"].upper() == "LOCAL" and fields.get("CompressedData", "False").lower() == "false"
+    content = path.read_bytes()[start:]
+    if kind is None or not plain or len(size) != 2 or not all(part.isdecimal() for part in size):  # noqa: PLR2004 - a plane
+        raise InputError(f"{path} is not one plane of plain numbers in one file; give the evaluator's fov_mask.mha.")
+    width, height = map(int, size)
+    if len(content) != width * height * np.dtype(kind).itemsize:
+        raise InputError(f"{path} does not hold {width} x {height} numbers; copy it again.")
+    seen: Mask = np.frombuffer(content, kind).reshape(height, width) > 0
+    return seen
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgefetal.cli import bench, build, calibrate, demo, evaluate, growth, phantom, run, train, verify
+from edgefetal.cli import bench, build, calibrate, demo, evaluate, growth, import_teacher, phantom, run, train, verify
 from edgefetal_devices.errors import EdgeFetalError, EnvironmentLacksError
 
-_BUILD_PACKAGES = frozenset({"torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib", "sympy"})
+_BUILD_PACKAGES = frozenset(
+    {"accelerate", "matplotlib", "monai", "onnx", "onnxscript", "peft", "safetensors", "sympy", "torch", "transformers"}
+)
 
 
 class _Group(TyperGroup):
@@ -66,6 +68,7 @@ def _main(
 
 app.command("demo", epilog="Example: edgefetal demo")(demo.demo)
 app.add_typer(train.app, name="train")
+app.add_typer(import_teacher.app, name="import")
 app.command("build", epilog="Example: edgefetal build RUN --device cpu --calibration hc18:data/hc18 --out BUNDLE")(
     build.build
 )

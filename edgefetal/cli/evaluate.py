@@ -7,11 +7,20 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from edgefetal.cli.options import BackendOption, BundleArgument, JsonOption, ThreadsOption
+from edgefetal.cli.evaluate_run import evaluate_run, is_run
+from edgefetal.cli.options import BackendOption, JsonOption, ThreadsOption
+from edgefetal_devices.errors import InputError
+
+RunOrBundleArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="BUNDLE|RUN", help="Folder of a bundle, or `starter`; or of a run of fetalclip-cls, -seg or baseline."
+    ),
+]
 
 
 def evaluate(
-    bundle: BundleArgument,
+    bundle: RunOrBundleArgument,
     dataset: Annotated[
         str, typer.Option("--dataset", metavar="KIND:PATH", help="Labelled set, such as hc18:data/hc18.")
     ],
@@ -24,6 +33,14 @@ def evaluate(
         Optional[Path],
         typer.Option("--chart", metavar="FILE.svg", help="Draw errors, intervals and the risk-coverage curve."),
     ] = None,
+    as_official: Annotated[
+        bool,
+        typer.Option("--as-official", help="Challenge score with the known slips of the challenge's own evaluator."),
+    ] = False,
+    fov: Annotated[
+        Optional[Path],
+        typer.Option("--fov", metavar="MASK.mha", help="Field of view of the probe. [default: ACOUSLIC-AI's]"),
+    ] = None,
     json_file: JsonOption = None,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -33,11 +50,21 @@ def evaluate(
     Where the bundle has intervals, they are judged on those subjects that they were not fitted on.
 
     `hc18:PATH` is a folder in the official layout: `training_set/` and `training_set_pixel_size_and_HC.csv`.
+
+    Of a run of a quality recipe the decision is judged instead, frame by frame on whole exams such as `acouslic:PATH`,
+    sweeps with no abdomen included; where the run outlines the abdomen, ACOUSLIC-AI's challenge score is given too.
     """
+    if is_run(Path(bundle)):
+        _refuse("a training run", {"--reference": reference, "--chart": chart_file, "--backend": backend != "auto"})
+        evaluate_run(
+            Path(bundle), dataset, part, as_official=as_official, fov=fov, json_file=json_file, threads=threads
+        )
+        return
+    _refuse("a bundle", {"--as-official": as_official, "--fov": fov})
     from edgefetal.cli import terminal
     from edgefetal.starter import bundle_folder
     from edgefetal_calibration.charts import draw_evaluation
-    from edgefetal_calibration.datasets.kinds import read_dataset
+    from edgefetal_calibration.datasets.kinds import read_heads
     from edgefetal_calibration.datasets.split import Part, Split, select_part
     from edgefetal_calibration.evaluate import compare, evaluate_heads, rows, summarise
     from edgefetal_calibration.intervals import coverage, risk_coverage, unused
@@ -49,7 +76,7 @@ def evaluate(
     terminal.check_svg_target(chart_file, folder)
     terminal.check_json_target(json_file, folder, chart_file)
     loaded = load_bundle(folder)
-    _, cases = read_dataset(dataset)
+    _, cases = read_heads(dataset)
     split = Split.model_validate_json(loaded.read(SPLIT))
     chosen = select_part(split, cases, part)
     files = {"shipped": MODEL} | ({"reference": REFERENCE} if reference else {})
@@ -106,3 +133,14 @@ def evaluate(
             f"{terminal.figure(paired['hc_max_abs_difference_mm'])} mm; "
             f"{terminal.figure(paired['time_ratio'])} times as fast."
         )
+
+
+def _refuse(what: str, options: dict[str, object]) -> None:
+    """Refuse options that mean nothing for what is evaluated.
+
+    Raises:
+        InputError: one was given.
+    """
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given:
+        raise InputError(f"{' and '.join(given)} cannot be used on {what}; leave out, or evaluate another.")

@@ -67,6 +67,11 @@ def steps() -> Iterator[Steps]:
         yield Steps(progress)
 
 
+def silence() -> None:
+    """Print nothing from here on: of several processes that do one thing together, one speaks."""
+    _console.quiet = True
+
+
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table."""
     table = Table(title=title, title_justify="left")

@@ -17,7 +17,7 @@ from edgefetal_devices.errors import DatasetError
 from edgefetal_devices.profile import read_profile
 from edgefetal_export.model_card import write_model_card
 from edgefetal_export.package import write_bundle
-from edgefetal_export.training.multitask import MultitaskRecipe
+from edgefetal_export.training.biometry.multitask import MultitaskRecipe
 from edgefetal_runtime.atomic import json_bytes
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgefetal_runtime.biometry.outline import MIN_COVERAGE
 
 if TYPE_CHECKING:
-    from edgefetal_export.training.multitask import MultitaskRecipe
+    from edgefetal_export.training.biometry.multitask import MultitaskRecipe
     from edgefetal_runtime.infer.bundle import Manifest
 
 

@@ -20,6 +20,7 @@ from edgefetal_calibration.challenge import (
     hausdorff_px,
     normalised_error,
     read_case,
+    read_field,
     score_case,
     score_exams,
     selection_score,
@@ -397,3 +398,32 @@ def test_the_drawn_field_serves_as_the_official_one(shared_data: Path) -> None:
         assert a is not None
         assert a == pytest.approx(b, rel=0.01)
         assert a == pytest.approx(2 * math.pi * 129.6, rel=0.01)
+
+
+def test_official_field_is_that_of_the_simulated_probe(shared_data: Path) -> None:
+    path = shared_data / "acouslic" / "fov_mask.mha"
+    if not path.is_file():
+        pytest.skip(f"no field of view at {path}")
+    field = read_field(path)
+    assert field.shape == (562, 744)
+    assert dice(field, acouslic_field()) > 0.999
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+def test_field_is_read_from_any_plain_numbers(tmp_path: Path, kind: type) -> None:
+    drawn = disc(20)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(drawn.astype(kind)), str(tmp_path / "field.mha"))
+    assert np.array_equal(read_field(tmp_path / "field.mha"), drawn)
+
+
+@pytest.mark.parametrize(
+    ("shape", "compressed", "said"),
+    [((3, 20, 30), False, "one plane"), ((20, 30), True, "one plane"), ((20, 30), False, "copy it again")],
+)
+def test_what_is_no_field_is_refused(tmp_path: Path, shape: tuple[int, ...], *, compressed: bool, said: str) -> None:
+    path = tmp_path / "field.mha"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones(shape, np.float32)), str(path), compressed)
+    if "copy" in said:
+        path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match=said):
+        read_field(path)

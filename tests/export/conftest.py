@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgefetal_calibration.datasets.hc18 import HeadCase, read_hc18
-from edgefetal_export.training.multitask import multitask_recipe, train
+from edgefetal_export.training.biometry.multitask import multitask_recipe, train
 from edgefetal_runtime.infer.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgefetal_export.training.multitask import MultitaskRecipe
+    from edgefetal_export.training.biometry.multitask import MultitaskRecipe
 
 
 @pytest.fixture(scope="session")

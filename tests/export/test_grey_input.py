@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edgefetal_calibration.phantom.head_clip import simulate_head_clip
+from edgefetal_calibration.phantom.exam import Exam, ExamPlan
+from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_export.teachers.grey_input import CLIP, IMAGENET, GreyToRgb, square_spec
 from edgefetal_runtime.infer.preprocess import place, preprocess
 
@@ -32,8 +33,7 @@ def test_a_frame_is_padded_to_a_square_on_the_scale_from_0_to_1() -> None:
 
 
 def test_the_published_way_to_shrink_gives_nearly_the_same_picture() -> None:
-    clip = simulate_head_clip(hc_mm=180, seed=7, frame_count=3, height_px=562, width_px=744, mm_per_px=0.28)
-    frame = clip.frames[1]
+    frame = Exam(ExamPlan(Protocol.ACOUSLIC, weeks=24.0, seed=7, frame_count=3)).frame(0, 1).picture
     square = np.zeros((744, 744), np.uint8)
     square[91 : 91 + 562] = frame
     theirs = np.asarray(Image.fromarray(square).resize((224, 224), Image.Resampling.BICUBIC)).astype(float)

@@ -8,8 +8,9 @@ import onnxruntime
 import pytest
 import torch
 
+from edgefetal_calibration.datasets.labelled import LabelledSweep
 from edgefetal_devices.errors import InputError, OutputError
-from edgefetal_export.teachers.imported import import_sononet, load_sononet
+from edgefetal_export.teachers.imported import import_sononet, load_sononet, plane_namer
 from edgefetal_export.teachers.sononet import CONTRACT_PLANES, PLANES, PREPROCESS
 from edgefetal_runtime.infer.preprocess import preprocess
 from edgefetal_runtime.sources.metaimage import open_metaimage
@@ -68,6 +69,16 @@ def test_picture_of_one_grey_level_has_a_finite_answer(imported: Path) -> None:
     _, network = load_sononet(imported)
     with torch.inference_mode():
         assert torch.isfinite(network(torch.full((1, 1, 224, 288), 0.3))).all()
+
+
+def test_sweep_is_named_in_the_words_of_the_contract(imported: Path, shared_data: Path) -> None:
+    recipe, network = load_sononet(imported)
+    pictures = [
+        np.ascontiguousarray(read_grey(shared_data / "sononet" / "example_images" / f"{label}.png")[115:734, 81:874])
+        for label in ("ABDOMINAL", "BRAIN-TV", "BRAIN-CB", "FEMUR", "LIPS")
+    ]
+    sweep = LabelledSweep("s", np.stack(pictures))
+    assert plane_namer(recipe, network)(sweep) == ["abdomen", "head", "none", "femur", "none"]
 
 
 def test_contract_names_planes_that_sononet_knows() -> None:

@@ -56,7 +56,7 @@ def multitask_unet(
     """
     from edgefetal.cli import terminal
     from edgefetal_calibration.datasets.kinds import read_exams
-    from edgefetal_export.training.multitask import (
+    from edgefetal_export.training.biometry.multitask import (
         count_exams,
         default_batch_size,
         epochs_done,

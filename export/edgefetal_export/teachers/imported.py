@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -22,10 +23,14 @@ from edgefetal_export.teachers.sononet import Sononet, SononetConfig, SononetOnF
 from edgefetal_export.training.run import RECIPE, WEIGHTS
 from edgefetal_runtime.atomic import json_bytes, require_new_folder, write_folder
 from edgefetal_runtime.infer.backends import open_backend
+from edgefetal_runtime.infer.bundle import NO_PLANE
 from edgefetal_runtime.infer.preprocess import PreprocessSpec, preprocess
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from edgefetal_calibration.datasets.labelled import LabelledSweep
 
 GRAPH = "model.onnx"
 _PLANE = ("plane",)
@@ -108,3 +113,18 @@ def load_sononet(run: Path) -> tuple[SononetImport, SononetOnFrames]:
         message = f"{run} holds no whole import of SonoNet; make it anew by `edgefetal import sononet`."
         raise InputError(message) from error
     return recipe, SononetOnFrames(network.eval())
+
+
+def plane_namer(recipe: SononetImport, network: SononetOnFrames) -> Callable[[LabelledSweep], list[str]]:
+    """Return what names the plane of every frame of a sweep, in the names of the output contract."""
+
+    @torch.inference_mode()
+    def name_planes(sweep: LabelledSweep) -> list[str]:
+        named = []
+        for pixels in sweep.pixels:
+            image, _ = preprocess(pixels, recipe.preprocess)
+            best = int(network(torch.from_numpy(image)).argmax())
+            named.append(sononet.CONTRACT_PLANES.get(recipe.network.planes[best], NO_PLANE))
+        return named
+
+    return name_planes

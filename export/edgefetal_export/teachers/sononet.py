@@ -42,8 +42,8 @@ PLANES: Final = (
 )  # fmt: skip
 HEIGHT_PX: Final = 224
 WIDTH_PX: Final = 288
-# SonoNet's own names of the planes that the output contract knows.
-CONTRACT_PLANES: Final = {"Abdominal": ABDOMEN, "Brain (Cb.)": HEAD, "Brain (Tv.)": HEAD, "Femur": FEMUR}
+# SonoNet's own names of the planes that are measured; HC is not taken in the transcerebellar one.
+CONTRACT_PLANES: Final = {"Abdominal": ABDOMEN, "Brain (Tv.)": HEAD, "Femur": FEMUR}
 LICENCE: Final = "Apache-2.0"
 ATTRIBUTION: Final = "SonoNet, Baumgartner et al. 2017, arXiv 1612.05601, github.com/baumgach/SonoNet-weights"
 # Published pictures fill the input whatever their aspect; their grey levels are standardised in the network.

@@ -1,1 +1,1 @@
-"""Training: augmentation, the loop with resume, and what a run leaves on disk."""
+"""Training: what a run leaves on disk (`run.py`), and a room for each family of networks."""

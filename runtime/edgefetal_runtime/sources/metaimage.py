@@ -68,7 +68,7 @@ def _refuse(path: Path, what: str, remedy: str) -> SourceError:
     return SourceError(f"{path} {what}; {remedy}.")
 
 
-def _read_fields(path: Path) -> tuple[dict[str, str], int]:
+def read_header(path: Path) -> tuple[dict[str, str], int]:
     """Read the header's `Key = Value` lines; the second figure is where it ends.
 
     Raises:
@@ -280,7 +280,7 @@ def open_metaimage(path: Path) -> MetaImageSource:
         SourceError: the file is no MetaImage, is of a kind that is not read, or is shorter than it says.
         ScaleError: its spacing cannot be a pixel size in mm.
     """
-    fields, header_end = _read_fields(path)
+    fields, header_end = read_header(path)
     layout = _layout(fields, header_end, path)
     if layout.compressed_bytes is None:
         try:

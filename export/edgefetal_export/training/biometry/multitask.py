@@ -21,9 +21,9 @@ from edgefetal_calibration.datasets.split import Part, Split, split_by_subject
 from edgefetal_devices.errors import DatasetError, InputError
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet, MultitaskUnetConfig, joint_loss, parameter_count
 from edgefetal_export.training import run as run_folder
-from edgefetal_export.training.augment import without_head
-from edgefetal_export.training.curves import draw_curves
-from edgefetal_export.training.plane_frames import (
+from edgefetal_export.training.biometry.augment import without_head
+from edgefetal_export.training.biometry.curves import draw_curves
+from edgefetal_export.training.biometry.frames import (
     VALIDATION_EPOCH,
     EpochSamples,
     TrainingFrame,

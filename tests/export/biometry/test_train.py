@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from edgefetal_calibration.datasets.split import Part
 from edgefetal_devices.errors import DatasetError, InputError, OutputError
-from edgefetal_export.training import multitask
-from edgefetal_export.training.multitask import (
+from edgefetal_export.training.biometry import multitask
+from edgefetal_export.training.biometry.multitask import (
     LengthScore,
     MultitaskRecipe,
     ValidationScore,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from edgefetal_calibration.datasets.hc18 import HeadCase
     from edgefetal_calibration.datasets.labelled import LabelledExam
-    from edgefetal_export.training.plane_frames import TrainingFrame
+    from edgefetal_export.training.biometry.frames import TrainingFrame
 
 
 class KilledError(Exception):

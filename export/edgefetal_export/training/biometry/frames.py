@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from edgefetal_calibration.datasets.hc18 import HeadCase
 from edgefetal_devices.errors import DatasetError
-from edgefetal_export.training.augment import (
+from edgefetal_export.training.biometry.augment import (
     augmented_frame,
     augmented_head,
     outline_in_network,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgefetal_calibration.datasets.labelled import LabelledExam, LabelledSweep
-    from edgefetal_export.training.multitask import MultitaskRecipe
+    from edgefetal_export.training.biometry.multitask import MultitaskRecipe
     from edgefetal_runtime.biometry.ellipse import Ellipse
     from edgefetal_runtime.infer.preprocess import PreprocessSpec
     from edgefetal_runtime.scale import Scale

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from edgefetal_calibration.evaluate import ellipse_mask
-from edgefetal_export.training import augment
-from edgefetal_export.training.augment import augmented_head, outline_in_network, soft_mask, without_head
+from edgefetal_export.training.biometry import augment
+from edgefetal_export.training.biometry.augment import augmented_head, outline_in_network, soft_mask, without_head
 from edgefetal_runtime.biometry.ellipse import Ellipse
 from edgefetal_runtime.infer.preprocess import PreprocessSpec, letterbox
 

@@ -11,8 +11,8 @@ import pytest
 
 from edgefetal_calibration.datasets.labelled import LabelledSweep
 from edgefetal_devices.errors import DatasetError
-from edgefetal_export.training.augment import augmented_frame
-from edgefetal_export.training.plane_frames import (
+from edgefetal_export.training.biometry.augment import augmented_frame
+from edgefetal_export.training.biometry.frames import (
     EpochSamples,
     TrainingFrame,
     drawn_frames,
@@ -20,7 +20,7 @@ from edgefetal_export.training.plane_frames import (
     require_labels,
     steps_per_epoch,
 )
-from edgefetal_export.training.multitask import multitask_recipe, train
+from edgefetal_export.training.biometry.multitask import multitask_recipe, train
 from edgefetal_runtime.scale import Scale
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgefetal_export.training.multitask import MultitaskRecipe
+    from edgefetal_export.training.biometry.multitask import MultitaskRecipe
 
 STRUCTURES = ("head", "abdomen", "femur")
 SHAPE = (120, 180)

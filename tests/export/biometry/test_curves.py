@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from edgefetal_export.training.curves import draw_curves
+from edgefetal_export.training.biometry.curves import draw_curves
 
 
 def test_curves_are_a_picture() -> None:

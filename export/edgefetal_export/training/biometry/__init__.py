@@ -1,0 +1,1 @@
+"""Training the biometry U-Net: outlines in, millimetres judged."""

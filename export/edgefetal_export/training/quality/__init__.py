@@ -1,0 +1,1 @@
+"""Training the quality networks on graded frames, on one processor or many."""

@@ -1,0 +1,1 @@
+"""Training skill assessment without ratings: a task network and a skill network in turn."""
