@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
 import pytest
 
 from edgefetal.starter import bundle_folder
-from edgefetal_calibration.datasets.hc18 import ANNOTATION_SUFFIX, FOLDER, MASK_EDGE_OFFSET_PX, TABLE
-from edgefetal_calibration.evaluate import ellipse_mask
-from edgefetal_calibration.phantom.head_clip import simulate_head_clip, standard_plane_outline_px
+from edgefetal_calibration.datasets.hc18 import TABLE
+from edgefetal_calibration.phantom.exam import Exam, ExamPlan
+from edgefetal_calibration.phantom.formation import form_picture
+from edgefetal_calibration.phantom.probe import Fan
+from edgefetal_calibration.phantom.protocol import Protocol
+from edgefetal_calibration.phantom.writers import HeadPicture, write_hc18
+from edgefetal_runtime.biometry.ellipse import Ellipse
 from edgefetal_runtime.infer.bundle import Bundle, load_bundle
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from edgefetal_export.finish import Draft
 
 ROOT = Path(__file__).parent.parent
+# Width and height of the drawn pictures, and the size of their pixels.
+HC18_SIZE_PX = (260, 180)
+HC18_MM_PER_PX = 0.62
+# How far beyond the bone the edge of its blurred echo lies, along which HC18's readers draw, and so does the starter.
+ECHO_EDGE_MM = 0.7
 
 
 @pytest.fixture(scope="session")
@@ -49,45 +55,50 @@ def starter() -> Bundle:
     return load_bundle(bundle_folder("starter"))
 
 
-def _draw_hc18(root: Path, heads: Iterable[tuple[str, float]]) -> None:
-    """Fill a folder in HC18's layout with simulated heads, 180 x 260 pixels each: file names with HC in mm."""
-    folder = root / FOLDER
-    folder.mkdir()
-    rows = []
-    for number, (name, hc_mm) in enumerate(heads):
-        shape = {
-            "hc_mm": hc_mm,
-            "height_px": 180,
-            "width_px": 260,
-            "mm_per_px": 0.62,
-            "tilt_rad": 0.05 * number,
-        }
-        clip = simulate_head_clip(seed=number, frame_count=3, **shape)  # type: ignore[arg-type]
-        outline = standard_plane_outline_px(**shape)  # type: ignore[arg-type]
-        # Contour pixels of a filled mask lie half a pixel inside its edge.
-        mask = ellipse_mask(outline.grown(MASK_EDGE_OFFSET_PX + 0.5), (180, 260))
-        cv2.imwrite(str(folder / name), clip.frames[clip.standard_plane_index])
-        cv2.imwrite(str(folder / name.replace(".png", ANNOTATION_SUFFIX)), (mask * 255).astype(np.uint8))
-        rows.append((name, 0.62, hc_mm))
-    with (root / TABLE).open("w", newline="") as stream:
-        csv.writer(stream).writerows([("filename", "pixel size(mm)", "head circumference (mm)"), *rows])
+def _draw_hc18(root: Path, heads: Iterable[tuple[str, float]]) -> Path:
+    """Make a folder in HC18's layout with simulated heads, 180 x 260 pixels each: file names with weeks of age."""
+    write_hc18(root, (_head_picture(name, weeks, number) for number, (name, weeks) in enumerate(heads)))
+    return root
+
+
+def _head_picture(name: str, weeks: float, number: int) -> HeadPicture:
+    """Draw the standard plane of a simulated fetus's head, zoomed to, and outline it as a reader would."""
+    # Of three frames that a practised hand takes across the head the middle one is about at the plane.
+    exam = Exam(ExamPlan(Protocol.HEAD, weeks, seed=1, number=number, skill=1.0, frame_count=3))
+    plane = exam.planes[0][1]
+    outline = exam.scene.head_section(plane)
+    assert outline is not None
+    # Half of the samples along the beams take half of the time, and such coarse pixels do not show it.
+    probe = replace(exam.probe_and_fan[0], samples=360)
+    x, y = (HC18_SIZE_PX[0] - 1) / 2, (HC18_SIZE_PX[1] - 1) / 2
+    fan = Fan(
+        *HC18_SIZE_PX,
+        HC18_MM_PER_PX,
+        HC18_MM_PER_PX,
+        x - outline.center_x / HC18_MM_PER_PX,
+        y - outline.center_y / HC18_MM_PER_PX,
+    )
+    labels, material_mm = exam.scene.tissue_and_material(plane.points(probe.x_mm, probe.z_mm))
+    # One seed for all, because laying out the scatterers would take longer than drawing the picture.
+    pixels = form_picture(labels, material_mm, probe, fan, exam.look, seed=1, frame=number)
+    semi_px = (outline.semi_major / HC18_MM_PER_PX, outline.semi_minor / HC18_MM_PER_PX)
+    bone_px = Ellipse(x, y, *semi_px, outline.angle_rad)
+    return HeadPicture(name, pixels, bone_px.grown(ECHO_EDGE_MM / HC18_MM_PER_PX), HC18_MM_PER_PX)
 
 
 @pytest.fixture(scope="session")
 def tiny_hc18(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty-two simulated heads of 28 subjects in HC18's layout."""
-    root = tmp_path_factory.mktemp("tiny_hc18")
     names = [f"{number % 28:03d}_{'' if number < 28 else 2}HC.png" for number in range(32)]
-    _draw_hc18(root, ((name, 120.0 + 4 * number) for number, name in enumerate(names)))
-    return root
+    heads = ((name, 16.0 + 0.35 * number) for number, name in enumerate(names))
+    return _draw_hc18(tmp_path_factory.mktemp("tiny") / "hc18", heads)
 
 
 @pytest.fixture(scope="session")
 def simulated_hc18(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty simulated heads of as many subjects, large enough for the starter, which measures nearly all of them."""
-    root = tmp_path_factory.mktemp("simulated_hc18")
-    _draw_hc18(root, ((f"{number:03d}_HC.png", 150.0 + 2.5 * number) for number in range(40)))
-    return root
+    heads = ((f"{number:03d}_HC.png", 20.0 + 0.2 * number) for number in range(40))
+    return _draw_hc18(tmp_path_factory.mktemp("simulated") / "hc18", heads)
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ from edgefetal_calibration.datasets.kinds import read_exams
 from edgefetal_calibration.datasets.split import Part
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet
 from edgefetal_export.training import run as run_folder
-from edgefetal_export.training.multitask import MultitaskRecipe
-from edgefetal_export.training.plane_frames import TrainingFrame, drawn_frames, load_frames
+from edgefetal_export.training.biometry.frames import TrainingFrame, drawn_frames, load_frames
+from edgefetal_export.training.biometry.multitask import MultitaskRecipe
 from edgefetal_runtime.biometry.field import fan_field
 from edgefetal_runtime.biometry.measurement import Abstained
 from edgefetal_runtime.biometry.principal import PRINCIPAL, find_structure, principal_length

@@ -21,7 +21,7 @@ import numpy as np
 from edgefetal_calibration.datasets.hc18 import read_hc18
 from edgefetal_calibration.phantom.exam import Exam, ExamPlan
 from edgefetal_calibration.phantom.probe import Fan
-from edgefetal_calibration.phantom.protocol import Protocol, probe_of
+from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_calibration.phantom.volume import read_volume, reslice, row_plane
 from edgefetal_calibration.phantom.writers import write_png
 from edgefetal_runtime.sources.metaimage import open_metaimage
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 WEEKS = (20.0, 26.0, 32.0)
 SEED = 3
-NAMES = {Protocol.HEAD: "head", Protocol.ACOUSLIC: "abdomen", Protocol.FEMUR: "femur"}
-TILE_PX = (420, 315)
-MM_PER_PX = 0.5
+NAMES = {Protocol.HEAD: "head", Protocol.ABDOMEN: "abdomen", Protocol.FEMUR: "femur"}
+TILE_PX = (420, 350)
+MM_PER_PX = 0.6
 TITLE_PX = 22
 # Where pretus has its head, heart, abdomen and femur, by the time in the files' names.
 PRETUS_MM = {"496062": "head", "754103": "heart", "927832": "abdomen", "947471": "femur"}
@@ -51,7 +51,7 @@ def simulated_plane(protocol: Protocol, weeks: float) -> tuple[Grey, float]:
         truths = [exam.truth(s, k) for s, path in enumerate(exam.planes) for k in range(len(path))]
         best = max(truths, key=lambda t: (t.plane is protocol.target, t.quality))
         if best.plane is protocol.target:
-            return exam.frame(best.sweep, best.index).picture, probe_of(protocol, weeks)[1].x_mm_per_px
+            return exam.frame(best.sweep, best.index).picture, exam.probe_and_fan[1].x_mm_per_px
     message = f"No exam of 20 at {weeks} weeks shows the {NAMES[protocol]}."
     raise RuntimeError(message)
 
@@ -75,7 +75,7 @@ def real_tiles(root: Path) -> dict[Protocol, list[Grey]]:
     heads = [cases[len(cases) // 2], cases[-len(cases) // 10]]
     tiles = {
         Protocol.HEAD: [tile(read_grey(c.picture), c.scale.x_mm_per_px, f"HC18, HC {c.hc_mm:.0f} mm") for c in heads],
-        Protocol.ACOUSLIC: [],
+        Protocol.ABDOMEN: [],
         Protocol.FEMUR: [],
     }
     for protocol, name in NAMES.items():

@@ -196,7 +196,8 @@ def test_a_refused_case_has_its_reason_and_no_measure(starter: Bundle, simulated
 
 
 def test_rows_are_json(starter: Bundle, simulated_hc18: Path) -> None:
-    results = evaluate_heads({"net": load_network(starter)}, read_hc18(simulated_hc18)[30:31])["net"]
+    (case,) = read_hc18(simulated_hc18)[30:31]
+    results = evaluate_heads({"net": load_network(starter)}, [case])["net"]
     (row,) = json.loads(json.dumps(rows(results)))
     assert row["hc_mm"] == row["measured"]["HC"]
-    assert row["hc_true_mm"] == row["truth"]["HC"] == 225.0
+    assert row["hc_true_mm"] == row["truth"]["HC"] == case.hc_mm

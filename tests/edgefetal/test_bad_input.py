@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edgefetal.starter import bundle_folder
-from edgefetal_calibration.phantom.head_clip import simulate_head_clip, write_clip
+from edgefetal_calibration.phantom.cine import Cine
+from edgefetal_calibration.phantom.writers import write_video
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,8 +193,9 @@ def json_into_the_exam(folder: Path) -> list[str]:
 
 
 def cut_video(folder: Path) -> list[str]:
-    clip = simulate_head_clip(hc_mm=190, seed=3, frame_count=12, height_px=270, width_px=400, mm_per_px=0.36)
-    write_clip(clip, folder / "whole.avi")
+    head = cv2.imread(str(folder / "head.png"), cv2.IMREAD_GRAYSCALE)[::2, ::2]
+    frames = np.stack([np.roll(head, shift, axis=1) for shift in range(12)])
+    write_video(Cine(frames, 20.0, 0.36, 0.36), folder / "whole.avi")
     content = (folder / "whole.avi").read_bytes()
     (folder / "cut.avi").write_bytes(content[: len(content) // 2])
     return ["starter", "cut.avi", "--mm-per-px", "0.36"]
@@ -277,7 +279,9 @@ def test_run_refuses(
         (["evaluate", "none", "--dataset", "hc18:none"], 2, "is not a bundle"),
         (["verify", "none"], 2, "is not a bundle"),
         (["bench", "none"], 2, "is not a bundle"),
-        (["demo", "--hc-mm", "900"], 2, "--hc-mm"),
+        (["demo", "--ga", "41w0d"], 2, "from 14w0d to 40w0d"),
+        (["demo", "--ga", "180mm"], 2, "is no gestational age"),
+        (["demo", "--seed", "-1"], 2, "--seed"),
         (["demo", "--out", "."], 2, "exists"),
         (["demo", "--json", "demo-exam"], 2, "would overwrite"),
         (["demo", "--out", "/proc/demo"], 2, "/proc"),
@@ -287,8 +291,14 @@ def test_run_refuses(
     ],
 )
 def test_other_commands_refuse(
-    edgefetal: CommandLine, tmp_path: Path, arguments: list[str], code: int, says: str
+    edgefetal: CommandLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    says: str,
 ) -> None:
+    monkeypatch.setattr("edgefetal.cli.demo._FRAMES", 6)
     outcome = edgefetal(*arguments)
     assert outcome.exit_code == code, outcome
     assert says in outcome.err

@@ -13,6 +13,7 @@ import pytest
 
 from edgefetal_calibration.datasets.hc18 import read_hc18
 from edgefetal_calibration.datasets.split import Part, Split
+from edgefetal_runtime.biometry.measurement import Abstained
 from edgefetal_runtime.infer.bundle import load_bundle
 
 if TYPE_CHECKING:
@@ -23,13 +24,39 @@ if TYPE_CHECKING:
 
 
 def test_demo(edgefetal: CommandLine, tmp_path: Path) -> None:
-    record = edgefetal.json("demo", "--out", "demo")
+    outcome = edgefetal("demo", "--out", "demo", "--json", "demo.json")
+    assert outcome.exit_code == 0, outcome.err
+    record = json.loads((tmp_path / "demo.json").read_text())
+    truth = json.loads((tmp_path / "demo" / "truth.json").read_text())
     assert record["simulated"] is True
-    assert record["hc_true_mm"] == 180.0
-    assert abs(record["error_mm"]) < 0.05 * 180
-    assert record["error_mm"] == pytest.approx(record["hc_measured_mm"] - 180.0)
+    true_mm, measured_mm, (low_mm, high_mm) = record["hc_true_mm"], record["hc_measured_mm"], record["interval_mm"]
+    assert true_mm == truth["hc_mm"]
+    assert abs(record["error_mm"]) < 0.05 * true_mm
+    assert record["error_mm"] == pytest.approx(measured_mm - true_mm)
+    assert low_mm < true_mm < high_mm
+    assert abs(record["measured_frame"] - record["standard_plane_frame"]) <= 8
+    # Nobody takes it for a patient's, and the truth stands beside what was measured.
+    assert outcome.out.startswith("SIMULATED: a fetus of 28w0d (seed 1)")
+    found = f"true HC {true_mm:.1f} mm, measured {measured_mm:.1f} mm ({low_mm:.0f} to {high_mm:.0f})"
+    assert f"SIMULATED head: {found}" in outcome.out
+    assert sorted(file.name for file in (tmp_path / "demo").iterdir()) == [
+        "exam.json", "overlay-001.png", "sweep.avi", "truth.json",
+    ]  # fmt: skip
     assert cv2.imread(str(tmp_path / "demo" / "overlay-001.png")) is not None
-    assert (tmp_path / "demo" / "sweep.avi").stat().st_size > 0
+    assert cv2.VideoCapture(str(tmp_path / "demo" / "sweep.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == len(truth["frames"])
+
+
+def test_demo_that_measures_nothing_keeps_the_exam_and_says_what_to_do(
+    edgefetal: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgefetal.cli.demo._FRAMES", 6)
+    monkeypatch.setattr("edgefetal_runtime.exam.pipeline.find_head", lambda *_: Abstained("the head hides"))
+    outcome = edgefetal("demo", "--out", "demo", "--json", "demo.json")
+    assert outcome.exit_code == 1
+    assert "try another --seed" in outcome.err
+    record = json.loads((tmp_path / "demo.json").read_text())
+    assert (record["hc_measured_mm"], record["error_mm"], record["measured_frame"]) == (None, None, None)
+    assert (tmp_path / "demo" / "exam.json").is_file()
 
 
 def test_interrupted_demo_leaves_nothing(
@@ -38,6 +65,7 @@ def test_interrupted_demo_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("edgefetal.cli.demo._FRAMES", 6)
     monkeypatch.setattr("edgefetal_runtime.exam.pipeline.find_head", interrupt)
     assert edgefetal("demo", "--out", "demo").exit_code != 0
     assert list(tmp_path.iterdir()) == []
@@ -45,8 +73,9 @@ def test_interrupted_demo_leaves_nothing(
 
 def test_demo_measures_what_it_is_given(edgefetal: CommandLine) -> None:
     """Another head gives another number: nothing in the demo is fixed."""
-    record = edgefetal.json("demo", "--out", "demo", "--hc-mm", "240", "--seed", "9")
-    assert record["hc_measured_mm"] == pytest.approx(240, rel=0.05)
+    record = edgefetal.json("demo", "--out", "demo", "--ga", "32w0d", "--seed", "9")
+    assert record["hc_measured_mm"] == pytest.approx(record["hc_true_mm"], rel=0.05)
+    assert record["hc_true_mm"] > 270
 
 
 def test_verify(edgefetal: CommandLine) -> None:

@@ -55,7 +55,8 @@ def test_whole_job_in_the_clinic(clinic_python: str, tmp_path: Path) -> None:
     """Demo, run and verify from the wheel, then proof that nothing of the workstation was imported."""
     demo = run_python(clinic_python, "-m", "edgefetal", "demo", "--json", "demo.json", cwd=tmp_path)
     assert demo.returncode == 0, demo.stderr
-    assert json.loads((tmp_path / "demo.json").read_text())["hc_measured_mm"] == pytest.approx(180, rel=0.05)
+    record = json.loads((tmp_path / "demo.json").read_text())
+    assert record["hc_measured_mm"] == pytest.approx(record["hc_true_mm"], rel=0.05)
     run = run_python(
         clinic_python,
         "-m",
@@ -64,7 +65,7 @@ def test_whole_job_in_the_clinic(clinic_python: str, tmp_path: Path) -> None:
         "starter",
         "demo-exam/sweep.avi",
         "--mm-per-px",
-        "0.18",
+        str(record["mm_per_px"][0]),
         "--out",
         "e",
         cwd=tmp_path,

@@ -14,41 +14,40 @@ from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_runtime.exam.record import Exam
 
 if TYPE_CHECKING:
-    from edgefetal_calibration.phantom.head_clip import HeadClip
     from edgefetal_runtime.infer.bundle import Bundle
-    from tests.edgefetal.conftest import CommandLine
+    from tests.edgefetal.conftest import CommandLine, HeadSweep
 
 
-def test_still_with_a_scale(edgefetal: CommandLine, head_png: Path, clip: HeadClip, tmp_path: Path) -> None:
-    record = edgefetal.json("run", "starter", head_png, "--mm-per-px", clip.mm_per_px, "--out", "exam")
+def test_still_with_a_scale(edgefetal: CommandLine, head_png: Path, sweep: HeadSweep, tmp_path: Path) -> None:
+    record = edgefetal.json("run", "starter", head_png, "--mm-per-px", sweep.mm_per_px, "--out", "exam")
     exam = Exam.model_validate(record)
     assert exam == Exam.model_validate_json((tmp_path / "exam" / "exam.json").read_bytes())
     hc = exam.measurements[0]
     assert (hc.name, hc.unit, hc.abstained) == ("HC", "mm", None)
-    assert hc.value == pytest.approx(190, rel=0.05)
+    assert hc.value == pytest.approx(sweep.hc_mm, rel=0.05)
     assert hc.interval is not None
-    assert hc.interval[0] < 190 < hc.interval[1]
+    assert hc.interval[0] < sweep.hc_mm < hc.interval[1]
     assert exam.sweeps[0].scale is not None
     assert exam.sweeps[0].scale.origin == "command line"
     overlay = cv2.imread(str(tmp_path / "exam" / str(exam.sweeps[0].overlay)))
     assert overlay is not None
-    assert overlay.shape[:2] > clip.frames.shape[1:]
+    assert overlay.shape[:2] > sweep.frames.shape[1:]
     assert exam.bundle.name == "starter"
     assert len(exam.bundle.sha256) == 64
     assert exam.timings.infer_ms > 0
 
 
-def test_anisotropic_scale(edgefetal: CommandLine, clip: HeadClip, tmp_path: Path) -> None:
-    """The same head squeezed to two thirds of its width, with the pixel size to match, measures the same."""
-    plane = clip.frames[clip.standard_plane_index]
-    squeezed = cv2.resize(plane, (plane.shape[1] * 2 // 3, plane.shape[0]), interpolation=cv2.INTER_AREA)
+def test_anisotropic_scale(edgefetal: CommandLine, sweep: HeadSweep, tmp_path: Path) -> None:
+    """The same head squeezed to two thirds of its height, with the pixel size to match, measures the same."""
+    plane = sweep.frames[sweep.standard_plane_index]
+    squeezed = cv2.resize(plane, (plane.shape[1], plane.shape[0] * 2 // 3), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(tmp_path / "squeezed.png"), squeezed)
-    x_mm, y_mm = clip.mm_per_px * plane.shape[1] / squeezed.shape[1], clip.mm_per_px
+    x_mm, y_mm = sweep.mm_per_px, sweep.mm_per_px * plane.shape[0] / squeezed.shape[0]
     record = edgefetal.json("run", "starter", "squeezed.png", "--mm-per-px", f"{x_mm},{y_mm}", "--out", "exam")
-    assert record["measurements"][0]["value"] == pytest.approx(190, rel=0.05)
+    assert record["measurements"][0]["value"] == pytest.approx(sweep.hc_mm, rel=0.05)
 
 
-def test_no_scale_gives_no_millimetres(edgefetal: CommandLine, head_png: Path) -> None:
+def test_no_scale_gives_no_millimetres(edgefetal: CommandLine, head_png: Path, sweep: HeadSweep) -> None:
     record = edgefetal.json("run", "starter", head_png, "--out", "exam")
     *lengths, index = record["measurements"]
     assert [length["name"] for length in lengths] == ["HC", "BPD_outer_outer", "OFD"]
@@ -56,68 +55,71 @@ def test_no_scale_gives_no_millimetres(edgefetal: CommandLine, head_png: Path) -
         assert length["value"] is None
         assert "--mm-per-px" in length["abstained"]
     assert index["name"] == "cephalic_index"
-    assert index["value"] == pytest.approx(0.79, abs=0.04)
+    assert index["value"] == pytest.approx(sweep.cephalic_index, abs=0.04)
     assert record["sweeps"][0]["scale"] is None
     assert len(record["sweeps"][0]["contour_px"]) > 50
     assert record["sweeps"][0]["overlay"]
 
 
-def test_metaimage_brings_its_own_scale(edgefetal: CommandLine, clip: HeadClip, tmp_path: Path) -> None:
-    count, height, width = clip.frames.shape
+def test_metaimage_brings_its_own_scale(edgefetal: CommandLine, sweep: HeadSweep, tmp_path: Path) -> None:
+    count, height, width = sweep.frames.shape
     fields = (
         "NDims = 3",
         f"DimSize = {width} {height} {count}",
-        f"ElementSpacing = {clip.mm_per_px} {clip.mm_per_px} 1",
+        f"ElementSpacing = {sweep.mm_per_px} {sweep.mm_per_px} 1",
         "ElementType = MET_UCHAR",
         "ElementDataFile = LOCAL",
     )
-    (tmp_path / "sweep.mha").write_bytes("\n".join((*fields, "")).encode() + clip.frames.tobytes())
+    (tmp_path / "sweep.mha").write_bytes("\n".join((*fields, "")).encode() + sweep.frames.tobytes())
     record = edgefetal.json("run", "starter", "sweep.mha", "--out", "exam")
     assert record["source_kind"] == "metaimage"
     assert record["sweeps"][0]["scale"]["origin"] == "MetaImage ElementSpacing of sweep.mha"
-    assert record["measurements"][0]["value"] == pytest.approx(190, rel=0.05)
+    assert record["measurements"][0]["value"] == pytest.approx(sweep.hc_mm, rel=0.05)
 
 
-def test_depth_and_ruler_give_millimetres(edgefetal: CommandLine, clip: HeadClip, tmp_path: Path) -> None:
-    """The clip's plane beside a ruler, as a machine shows it, and the depth of the picture typed in."""
-    plane = clip.frames[clip.standard_plane_index].copy()
+def test_depth_and_ruler_give_millimetres(edgefetal: CommandLine, sweep: HeadSweep, tmp_path: Path) -> None:
+    """The sweep's plane beside a ruler, as a machine shows it, and the depth of the picture typed in."""
+    plane = sweep.frames[sweep.standard_plane_index].copy()
     height = plane.shape[0]
     plane[:6], plane[:, :60] = 30, 0
     plane[-6:, 60:] = 30
-    for number in range(int(height * clip.mm_per_px / 5) + 1):
-        row = min(round(number * 5 / clip.mm_per_px), height - 2)
+    for number in range(int(height * sweep.mm_per_px / 5) + 1):
+        row = min(round(number * 5 / sweep.mm_per_px), height - 2)
         plane[row : row + 2, 20 : 30 if number % 2 == 0 else 25] = 220
     cv2.imwrite(str(tmp_path / "screen.png"), plane)
-    record = edgefetal.json("run", "starter", "screen.png", "--depth-mm", height * clip.mm_per_px, "--out", "exam")
+    record = edgefetal.json("run", "starter", "screen.png", "--depth-mm", height * sweep.mm_per_px, "--out", "exam")
     scale = record["sweeps"][0]["scale"]
-    assert scale["y_mm_per_px"] == pytest.approx(clip.mm_per_px, rel=0.005)
+    assert scale["y_mm_per_px"] == pytest.approx(sweep.mm_per_px, rel=0.005)
     assert "confirmed by the ruler (5 mm marks" in scale["origin"]
-    assert record["measurements"][0]["value"] == pytest.approx(190, rel=0.06)
+    assert record["measurements"][0]["value"] == pytest.approx(sweep.hc_mm, rel=0.06)
 
 
-def test_profile_holds_for_its_own_format_only(edgefetal: CommandLine, head_png: Path, tmp_path: Path) -> None:
+def test_profile_holds_for_its_own_format_only(
+    edgefetal: CommandLine, head_png: Path, sweep: HeadSweep, tmp_path: Path
+) -> None:
     height, width = cv2.imread(str(head_png), cv2.IMREAD_GRAYSCALE).shape
     for name, profile_width in (("own", width), ("other", width + 1)):
         (tmp_path / f"{name}.toml").write_text(
             '[[profile]]\nname = "convex"\nprobe = "C5"\ndepth_mm = 100\ncapture = "card"\n'
-            f"width_px = {profile_width}\nheight_px = {height}\nx_mm_per_px = 0.18\ny_mm_per_px = 0.18\n"
+            f"width_px = {profile_width}\nheight_px = {height}\n"
+            f"x_mm_per_px = {sweep.mm_per_px}\ny_mm_per_px = {sweep.mm_per_px}\n"
             'relative_uncertainty = 0.005\nmethod = "phantom"\nmade_on = 2026-03-14\n'
         )
         record = edgefetal.json("run", "starter", head_png, "--scale-profile", f"{name}.toml", "--out", name)
         assert (record["measurements"][0]["value"] is not None) == (name == "own")
 
 
-def test_video_is_one_sweep(edgefetal: CommandLine, clip_video: Path, clip: HeadClip) -> None:
-    record = edgefetal.json("run", "starter", clip_video, "--mm-per-px", clip.mm_per_px, "--out", "exam")
+def test_video_is_one_sweep(edgefetal: CommandLine, sweep_video: Path, sweep: HeadSweep) -> None:
+    record = edgefetal.json("run", "starter", sweep_video, "--mm-per-px", sweep.mm_per_px, "--out", "exam")
     hc = record["measurements"][0]
-    assert hc["value"] == pytest.approx(190, rel=0.05)
-    assert abs(hc["frames"][0]["index"] - clip.standard_plane_index) <= 4
-    assert record["sweeps"][0]["frames_seen"] == record["frames_announced"] == 24
-    assert 0 < record["sweeps"][0]["frames_with_head"] < 24
+    assert hc["value"] == pytest.approx(sweep.hc_mm, rel=0.05)
+    assert abs(hc["frames"][0]["index"] - sweep.standard_plane_index) <= 4
+    assert record["sweeps"][0]["frames_seen"] == record["frames_announced"] == len(sweep.frames)
+    assert 0 < record["sweeps"][0]["frames_with_head"] < len(sweep.frames)
 
 
 def test_folder_measures_each_picture_with_its_own_scale(
-    edgefetal: CommandLine, head_png: Path, clip: HeadClip, tmp_path: Path
+    edgefetal: CommandLine, head_png: Path, sweep: HeadSweep, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -126,12 +128,12 @@ def test_folder_measures_each_picture_with_its_own_scale(
     (folder / "b_HC.png").write_bytes(head_png.read_bytes())
     (folder / "b_HC_Annotation.png").write_bytes(head_png.read_bytes())
     (folder / "scale.csv").write_text(
-        f"filename,pixel size(mm)\na_HC.png,{2 * clip.mm_per_px}\nb_HC.png,{clip.mm_per_px}\n"
+        f"filename,pixel size(mm)\na_HC.png,{2 * sweep.mm_per_px}\nb_HC.png,{sweep.mm_per_px}\n"
     )
     record = edgefetal.json("run", "starter", folder, "--out", "exam")
     values = {m["sweep"]: m["value"] for m in record["measurements"] if m["name"] == "HC"}
     assert set(values) == {"a_HC.png", "b_HC.png"}
-    assert all(value == pytest.approx(190, rel=0.06) for value in values.values())
+    assert all(value == pytest.approx(sweep.hc_mm, rel=0.06) for value in values.values())
     assert [s["scale"]["origin"] for s in record["sweeps"]] == ["scale.csv, row 2", "scale.csv, row 3"]
     assert len(list((tmp_path / "exam").glob("overlay-*.png"))) == 2
 

@@ -79,8 +79,14 @@ def burn_text(cine: Cine, lines: Sequence[str], *, left_px: int = 40, top_px: in
     return replace(cine, frames=np.maximum(cine.frames, stencil))
 
 
-def rescale(cine: Cine, width_px: int, height_px: int) -> Cine:
+def rescale(cine: Cine, width_px: int, height_px: int, *, smooth: bool = True) -> Cine:
     """Bring every frame to another size, as a capture card does; pixels need not stay square.
+
+    Args:
+        cine: the sweep.
+        width_px: columns afterwards.
+        height_px: rows afterwards.
+        smooth: whether neighbours are mixed; labels are not, each takes that of the nearest pixel.
 
     Raises:
         InputError: the size is not one.
@@ -89,7 +95,8 @@ def rescale(cine: Cine, width_px: int, height_px: int) -> Cine:
         raise InputError(f"A picture cannot be {width_px} x {height_px} pixels; give sizes above zero.")
     height, width = cine.frames.shape[1:]
     shrinks = width_px <= width and height_px <= height
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    mixed = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    how = mixed if smooth else cv2.INTER_NEAREST_EXACT
     frames = np.stack([cv2.resize(frame, (width_px, height_px), interpolation=how) for frame in cine.frames])
     return replace(
         cine,
@@ -130,12 +137,23 @@ def freeze(cine: Cine, at: int, repeats: int) -> tuple[Cine, npt.NDArray[np.intp
     return replace(cine, frames=cine.frames[shown]), shown
 
 
+def lost_count(count: int, share: float) -> int:
+    """Return how many of so many frames are lost; at least one is kept.
+
+    Raises:
+        InputError: the share is no share.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"A share of {share:g} lost frames is none; give 0 to 1.")
+    return min(round(share * count), count - 1)
+
+
 def drop(cine: Cine, share: float, seed: int) -> tuple[Cine, npt.NDArray[np.intp]]:
-    """Lose frames by chance; at least one is kept.
+    """Lose a share of the frames; at least one is kept.
 
     Args:
         cine: the sweep.
-        share: chance of a frame to be lost, 0 to 1.
+        share: of the frames, 0 to 1.
         seed: which ones.
 
     Returns:
@@ -144,10 +162,7 @@ def drop(cine: Cine, share: float, seed: int) -> tuple[Cine, npt.NDArray[np.intp
     Raises:
         InputError: the share is no share.
     """
-    if not 0 <= share <= 1:
-        raise InputError(f"A share of {share:g} lost frames is none; give 0 to 1.")
-    chance = np.random.default_rng(seed).random(len(cine.frames))
-    kept = np.flatnonzero(chance >= share)
-    if kept.size == 0:
-        kept = np.array([int(np.argmax(chance))], np.intp)
+    count = len(cine.frames)
+    chance = np.random.default_rng(seed).random(count)
+    kept = np.sort(np.argsort(chance)[lost_count(count, share) :])
     return replace(cine, frames=cine.frames[kept]), kept

@@ -18,11 +18,12 @@ from edgefetal_calibration.phantom.gesture import check_skill, draw_gesture
 from edgefetal_calibration.phantom.protocol import (
     Protocol,
     acouslic_paths,
+    blind_view,
     level_turn,
     planes_across,
     planes_on_path,
-    probe_of,
     short_of_abdomen,
+    targeted_view,
 )
 from edgefetal_calibration.phantom.scene import PlaneName, Presentation, random_scene
 from edgefetal_calibration.phantom.tissue import Tissue
@@ -52,8 +53,11 @@ _IN_VIEW: Final = {
     "abdomen": ((Tissue.LIVER, Tissue.STOMACH), 0.02),
     "heart": ((Tissue.HEART,), 0.004),
     "placenta": ((Tissue.PLACENTA,), 0.02),
-    "fluid": ((Tissue.FLUID,), 0.02),
 }
+# Fluid is in view where a pocket of it is this deep along this share of the beams: a film around the fetus is none, and
+# 2 cm is the least that a clinician calls a pocket.
+_POCKET_MM: Final = 20.0
+_POCKET_BEAMS: Final = 0.1
 # Samples and beams between those that are looked at for it.
 _COARSE: Final = (8, 4)
 _MAX_LOST: Final = 0.4
@@ -61,6 +65,12 @@ _MAX_LOST: Final = 0.4
 _SWEEP_STRIDE: Final = 1_000_000
 _LEVEL_RAD: Final = 0.45
 _SPREAD_RAD: Final = 0.3
+# Spines are found at more angles than midlines are.
+_BELLY_SPREAD: Final = 1.4
+# How far a fetus lies aslant for one who does not turn the probe to it.
+_BLIND_TILT_RAD: Final = 0.35
+# Share of targeted exams in which the head lies below.
+_HEAD_DOWN: Final = 0.8
 _SEED_LIMIT: Final = 2**31
 
 
@@ -70,7 +80,8 @@ class FrameTruth:
 
     Args:
         sweep: number of its sweep, from 0.
-        index: its number within the sweep, from 0.
+        index: its number within the sweep as it is written, from 0.
+        shows: the number of what it shows within the sweep as it was drawn; another one after a freeze or lost frames.
         plane: the standard plane that it is near enough to, or none.
         quality: 1 at the standard plane, 0 at the limits of the name or without one.
         optimal: whether it is an abdomen with both stomach and portal sinus.
@@ -78,11 +89,13 @@ class FrameTruth:
         ac_mm: circumference of the ellipse along the skin as this frame cuts it, where the plane is the abdomen.
         fl_mm: length of the shaft as this frame cuts it, where the plane is the femur.
         contact: share of the beams that touch the skin.
-        in_view: what of head, abdomen, heart, placenta and fluid fills a noticeable part of the fan.
+        in_view: what of head, abdomen, heart and placenta fills a noticeable part of the fan, and whether a pocket of
+            fluid does.
     """
 
     sweep: int
     index: int
+    shows: int
     plane: PlaneName
     quality: float
     optimal: bool
@@ -97,6 +110,7 @@ class FrameTruth:
         return {
             "sweep": self.sweep + 1,
             "frame": self.index,
+            "shows": self.shows,
             "plane": self.plane.value,
             "quality": round(self.quality, 4),
             "optimal": self.optimal,
@@ -126,6 +140,11 @@ class SimulatedFrame:
     abdomen: Mask
     femur: Mask
     truth: FrameTruth
+
+    def mask_of(self, target: PlaneName) -> Mask:
+        """Return the mask of one structure, head, abdomen or femur."""
+        masks = {PlaneName.HEAD: self.head, PlaneName.ABDOMEN: self.abdomen, PlaneName.FEMUR: self.femur}
+        return masks[target]
 
 
 @dataclass(frozen=True)
@@ -172,64 +191,52 @@ class ExamPlan:
 
 
 @dataclass(frozen=True, eq=False)
+class _Drawn:
+    """What chance made of a plan; the fields are those of `Exam`."""
+
+    scene: Scene
+    planes: tuple[tuple[Plane, ...], ...]
+    gestures: tuple[Gesture, ...]
+    probe_and_fan: tuple[Probe, Fan]
+    stopped_short: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Exam:
     """An exam that is about to be drawn."""
 
     plan: ExamPlan
 
     @cached_property
-    def _drawn(self) -> tuple[Scene, tuple[tuple[Plane, ...], ...], tuple[Gesture, ...], bool]:
+    def _drawn(self) -> _Drawn:
         plan = self.plan
         rng = np.random.default_rng((plan.seed, plan.number, round(plan.weeks * 1000)))
-        targeted = plan.protocol is not Protocol.ACOUSLIC
-        presentation = plan.presentation
-        if targeted and presentation is None:
-            presentation = Presentation.CEPHALIC if rng.uniform() < 0.8 else Presentation.BREECH  # noqa: PLR2004
-        facing = _facing(plan.protocol, rng)
-        scene = random_scene(rng, plan.weeks, presentation=presentation, facing_rad=facing)
-        count = plan.frame_count or plan.protocol.frame_count
-        gestures = tuple(draw_gesture(plan.skill, count, rng) for _ in range(plan.protocol.sweep_count))
-        if targeted:
-            shaft = max((0, 1), key=lambda k: float(scene.to_world(scene.fetus.femurs[k].end)[2]))
-            turn = float(rng.uniform(-0.2, 0.2))
-            if plan.protocol is Protocol.FEMUR:
-                turn += level_turn(scene, shaft)
-            across = planes_across(plan.protocol.target, scene, gestures[0], turn_rad=turn, shaft=shaft)
-            return scene, (tuple(across),), gestures, False
-        paths = acouslic_paths()
-        missed = bool(rng.uniform() < NO_ABDOMEN)
-        if missed:
-            lies = Presentation.BREECH if scene.rotation[1][1] > 0 else Presentation.CEPHALIC
-            paths = short_of_abdomen(paths, scene, lies)
-        planes = tuple(
-            tuple(planes_on_path(path, scene, gesture)) for path, gesture in zip(paths, gestures, strict=True)
-        )
-        return scene, planes, gestures, missed
+        return _draw_targeted(plan, rng) if plan.protocol.targeted else _draw_blind(plan, rng)
 
     @property
     def probe_and_fan(self) -> tuple[Probe, Fan]:
         """What it is swept with."""
-        return probe_of(self.plan.protocol, self.plan.weeks)
+        return self._drawn.probe_and_fan
 
     @property
     def scene(self) -> Scene:
         """What is swept."""
-        return self._drawn[0]
+        return self._drawn.scene
 
     @property
     def planes(self) -> tuple[tuple[Plane, ...], ...]:
         """Where the probe images, by sweep and frame."""
-        return self._drawn[1]
+        return self._drawn.planes
 
     @property
     def gestures(self) -> tuple[Gesture, ...]:
         """What the hand does, by sweep."""
-        return self._drawn[2]
+        return self._drawn.gestures
 
     @property
     def stopped_short(self) -> bool:
         """Whether the operator was made to stop before the abdomen."""
-        return self._drawn[3]
+        return self._drawn.stopped_short
 
     @cached_property
     def look(self) -> Look:
@@ -268,7 +275,7 @@ class Exam:
         scene, plane = self.scene, self.planes[sweep][index]
         labels, material = scene.tissue_and_material(plane.points(probe.x_mm, probe.z_mm))
         lost = self.gestures[sweep].lost[index]
-        in_view = _in_view(labels[:: _COARSE[0], :: _COARSE[1]])
+        in_view = _in_view(labels[:: _COARSE[0], :: _COARSE[1]], probe)
         _lift(labels, lost, probe)
         seed = int(np.random.default_rng((self.plan.seed, self.plan.number, 5)).integers(_SEED_LIMIT))
         picture = form_picture(labels, material, probe, fan, self.look, seed, sweep * _SWEEP_STRIDE + index)
@@ -287,11 +294,8 @@ class Exam:
         """Say what fills a noticeable part of the fan in a frame without drawing it, on a coarse grid."""
         probe, _ = self.probe_and_fan
         rows, columns = _COARSE
-        return _in_view(
-            self.scene.labels(
-                self.planes[sweep][index].points(probe.x_mm[::rows, ::columns], probe.z_mm[::rows, ::columns])
-            )
-        )
+        points = self.planes[sweep][index].points(probe.x_mm[::rows, ::columns], probe.z_mm[::rows, ::columns])
+        return _in_view(self.scene.labels(points), probe)
 
     def mask(self, sweep: int, index: int) -> Mask:
         """Return the mask of the protocol's target in a frame without drawing it, shape (H, W)."""
@@ -336,6 +340,7 @@ class Exam:
             FrameTruth(
                 sweep=sweep,
                 index=index,
+                shows=index,
                 plane=named,
                 quality=shown.quality if named is shown.plane else 0.0,
                 optimal=shown.optimal and named is PlaneName.ABDOMEN,
@@ -348,14 +353,14 @@ class Exam:
             shown,
         )
 
-    def record(self, frames: list[FrameTruth]) -> dict[str, Any]:
+    def record(self, frames: list[FrameTruth], mm_per_px: tuple[float, float]) -> dict[str, Any]:
         """Return the exam's truth as JSON.
 
         Args:
-            frames: truth of every frame, in order.
+            frames: truth of every written frame, in order.
+            mm_per_px: width and height of a written pixel.
         """
         size, plan = self.scene.fetus.size, self.plan
-        _, fan = self.probe_and_fan
         return {
             "simulated": True,
             "uuid": plan.name,
@@ -371,12 +376,13 @@ class Exam:
             "ofd_mm": round(size.ofd_mm, 3),
             "ac_mm": round(size.ac_mm, 3),
             "fl_mm": round(size.fl_mm, 3),
-            "mm_per_px": [fan.x_mm_per_px, fan.y_mm_per_px],
+            "mm_per_px": list(mm_per_px),
             "sweeps": [
-                {"sweep": k + 1, "frames": len(planes), "wrong_way": self.gestures[k].wrong_way}
-                for k, planes in enumerate(self.planes)
+                {"sweep": k + 1, "frames": sum(f.sweep == k for f in frames), "wrong_way": gesture.wrong_way}
+                for k, gesture in enumerate(self.gestures)
             ],
             "frames": [frame.to_json() for frame in frames],
+            "sweep_ac_mm": sweep_acs(frames, len(self.planes)),
         }
 
 
@@ -400,14 +406,53 @@ def sweep_acs(frames: list[FrameTruth], sweep_count: int) -> list[float | None]:
     return acs
 
 
-def _facing(protocol: Protocol, rng: np.random.Generator) -> float | None:
-    """Where the fetus's front points: for a head or femur exam sideways, so that midline and shaft lie about level."""
-    if protocol is Protocol.ACOUSLIC:
-        return None
+def _draw_targeted(plan: ExamPlan, rng: np.random.Generator) -> _Drawn:
+    """Draw an exam of one who aims at a plane."""
+    presentation = plan.presentation
+    if presentation is None:
+        presentation = Presentation.CEPHALIC if rng.uniform() < _HEAD_DOWN else Presentation.BREECH
+    target = plan.protocol.target
+    facing = _facing(target, rng)
+    scene = random_scene(rng, plan.weeks, presentation=presentation, facing_rad=facing)
+    gestures = _gestures(plan, rng)
+    shaft = max((0, 1), key=lambda k: float(scene.to_world(scene.fetus.femurs[k].end)[2]))
+    turn = float(rng.uniform(-0.2, 0.2))
+    if target is PlaneName.FEMUR:
+        turn += level_turn(scene, shaft)
+    standard = scene.plane_of(target, turn, shaft)
+    across = planes_across(target, scene, standard, gestures[0])
+    return _Drawn(scene, (tuple(across),), gestures, targeted_view(target, scene, standard))
+
+
+def _draw_blind(plan: ExamPlan, rng: np.random.Generator) -> _Drawn:
+    """Draw an exam of one who follows the paths of the protocol without looking at the picture."""
+    scene = random_scene(rng, plan.weeks, presentation=plan.presentation, tilt_rad=_BLIND_TILT_RAD)
+    gestures = _gestures(plan, rng)
+    paths = acouslic_paths()
+    missed = bool(rng.uniform() < NO_ABDOMEN)
+    if missed:
+        lies = Presentation.BREECH if scene.rotation[1][1] > 0 else Presentation.CEPHALIC
+        paths = short_of_abdomen(paths, scene, lies)
+    planes = tuple(tuple(planes_on_path(path, scene, gesture)) for path, gesture in zip(paths, gestures, strict=True))
+    return _Drawn(scene, planes, gestures, blind_view(), missed)
+
+
+def _gestures(plan: ExamPlan, rng: np.random.Generator) -> tuple[Gesture, ...]:
+    """Draw what the hand does in every sweep."""
+    count = plan.frame_count or plan.protocol.frame_count
+    return tuple(draw_gesture(plan.skill, count, rng) for _ in range(plan.protocol.sweep_count))
+
+
+def _facing(target: PlaneName, rng: np.random.Generator) -> float:
+    """Where the fetus's front points in an exam of one who aims, from the mother's front to her left, in radians."""
     side, off = float(rng.choice((-1.0, 1.0))), float(rng.uniform(-_LEVEL_RAD, _LEVEL_RAD))
-    if protocol is Protocol.FEMUR:
+    if target is PlaneName.FEMUR:
         # Thighs are spread: the upper one lies level where the front points a little to the mother's back.
         return side * (math.pi / 2 + _SPREAD_RAD + 0.5 * off)
+    if target is PlaneName.ABDOMEN:
+        # The picture is taken with the spine at the side or below, where it shadows nothing.
+        return side * (math.pi / 2 - _SPREAD_RAD + _BELLY_SPREAD * off)
+    # Sideways, so that the midline lies about level.
     return side * math.pi / 2 + off
 
 
@@ -419,10 +464,15 @@ def _lie(scene: Scene) -> Presentation:
     return Presentation.BREECH if up[1] > 0 else Presentation.CEPHALIC
 
 
-def _in_view(labels: npt.NDArray[np.uint8]) -> tuple[str, ...]:
-    """Name what fills a noticeable part of the fan."""
+def _in_view(labels: npt.NDArray[np.uint8], probe: Probe) -> tuple[str, ...]:
+    """Name what fills a noticeable part of the fan, from every so many samples and beams."""
     share = np.bincount(labels.ravel(), minlength=len(Tissue)) / labels.size
-    return tuple(name for name, (tissues, least) in _IN_VIEW.items() if share[list(tissues)].sum() >= least)
+    names = [name for name, (tissues, least) in _IN_VIEW.items() if share[list(tissues)].sum() >= least]
+    rows = math.ceil(_POCKET_MM / (_COARSE[0] * probe.sample_mm))
+    runs = np.lib.stride_tricks.sliding_window_view(labels == Tissue.FLUID, min(rows, len(labels)), axis=0)
+    if runs.all(axis=-1).any(axis=0).mean() >= _POCKET_BEAMS:
+        names.append("fluid")
+    return tuple(names)
 
 
 def _lift(labels: npt.NDArray[np.uint8], lost: npt.NDArray[np.float64], probe: Probe) -> None:

@@ -447,11 +447,15 @@ def _cord(fetus: Fetus) -> list[Strut]:
     return tube(Tissue.CORD, line, 0.045 * d)
 
 
+# A limb has skin where it is not within the trunk or another limb; no tissue is labelled 0 yet.
+_BARE: Final = (Tissue.OUTSIDE, Tissue.CORD, Tissue.FETAL_SKIN)
+
+
 def _limb(start: Vector, end: Vector, widths: tuple[float, float], bones: list[Strut]) -> list[Strut]:
     """Return a limb: skin, flesh, bones."""
     first, last = (max(width - _SKIN_MM, 0.6 * width) for width in widths)
     return [
-        Strut(Tissue.FETAL_SKIN, start, end, *widths),
+        Strut(Tissue.FETAL_SKIN, start, end, *widths, only=_BARE),
         Strut(Tissue.FETAL_SOFT, start, end, first, last),
         *bones,
     ]

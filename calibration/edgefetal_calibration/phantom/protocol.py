@@ -31,11 +31,11 @@ ACOUSLIC_FRAMES: Final = 140
 _BESIDE: Final = (0.0, 0.38, -0.38)
 _ALONG: Final = (0.05, -0.35, 0.4)
 _LOWEST: Final = -0.82
-_HIGHEST: Final = 0.85
-_FLANK: Final = 0.62
-# A targeted sweep crosses the standard plane from this far on one side to the other: share of OFD, of FL.
-_HEAD_REACH: Final = 0.45
-_FEMUR_REACH: Final = 0.16
+_HIGHEST: Final = 0.9
+_FLANK: Final = 0.7
+_UPRIGHT: Final = 1.0
+# A targeted sweep crosses the standard plane from this far on one side to the other: share of OFD, of AC / pi, of FL.
+_REACH: Final = {PlaneName.HEAD: 0.45, PlaneName.ABDOMEN: 0.62, PlaneName.FEMUR: 0.16}
 _FRAMES: Final = 60
 _CLINICAL_PX: Final = (800, 600)
 # How far a probe on a belly can be turned to see a bone level.
@@ -45,21 +45,30 @@ _SHORT_OF_ABDOMEN: Final = 0.75
 
 
 class Protocol(str, Enum):
-    """What is swept."""
+    """What is swept.
+
+    A new one is added at the end: the names of an exam's files follow from its protocol's place.
+    """
 
     ACOUSLIC = "acouslic"
     HEAD = "head"
     FEMUR = "femur"
+    ABDOMEN = "abdomen"
+
+    @property
+    def targeted(self) -> bool:
+        """Whether somebody aims at a plane, with a clinical probe, instead of sweeping blindly."""
+        return self is not Protocol.ACOUSLIC
 
     @property
     def sweep_count(self) -> int:
         """Sweeps of an exam."""
-        return ACOUSLIC_SWEEPS if self is Protocol.ACOUSLIC else 1
+        return 1 if self.targeted else ACOUSLIC_SWEEPS
 
     @property
     def frame_count(self) -> int:
         """Frames of a sweep, unless others are asked for."""
-        return ACOUSLIC_FRAMES if self is Protocol.ACOUSLIC else _FRAMES
+        return _FRAMES if self.targeted else ACOUSLIC_FRAMES
 
     @property
     def target(self) -> PlaneName:
@@ -68,23 +77,44 @@ class Protocol(str, Enum):
             Protocol.ACOUSLIC: PlaneName.ABDOMEN,
             Protocol.HEAD: PlaneName.HEAD,
             Protocol.FEMUR: PlaneName.FEMUR,
+            Protocol.ABDOMEN: PlaneName.ABDOMEN,
         }[self]
 
 
-# Depth of the picture in mm by age in weeks, and its steps.
-_DEPTH_BY_WEEKS: Final = {
-    Protocol.HEAD: ((14.0, 20.0, 30.0, 40.0), (100.0, 120.0, 150.0, 170.0)),
-    Protocol.FEMUR: ((14.0, 20.0, 30.0, 40.0), (90.0, 100.0, 120.0, 140.0)),
-}
+# What is left below the far edge of the target, and the steps and the ends of a scanner's depth.
+_BELOW_MM: Final = {PlaneName.HEAD: 18.0, PlaneName.ABDOMEN: 18.0, PlaneName.FEMUR: 40.0}
 _DEPTH_STEP_MM: Final = 10.0
+_DEPTHS_MM: Final = (80.0, 300.0)
 
 
-def probe_of(protocol: Protocol, weeks: float) -> tuple[Probe, Fan]:
-    """Return the probe of a protocol and the fan of its pictures at an age: who aims at a plane sets the depth."""
-    if protocol is Protocol.ACOUSLIC:
-        return _acouslic()
-    wanted = float(np.interp(weeks, *_DEPTH_BY_WEEKS[protocol]))
-    return _clinical(_DEPTH_STEP_MM * round(wanted / _DEPTH_STEP_MM))
+def picture_px(protocol: Protocol) -> tuple[int, int]:
+    """Return width and height of a protocol's pictures, whatever the depth."""
+    if protocol.targeted:
+        return _CLINICAL_PX
+    _, fan = blind_view()
+    return fan.width_px, fan.height_px
+
+
+def blind_view() -> tuple[Probe, Fan]:
+    """Return the probe of a blind sweep and the fan of its pictures, which are the same for every exam."""
+    return _acouslic()
+
+
+def targeted_view(target: PlaneName, scene: Scene, standard: Plane) -> tuple[Probe, Fan]:
+    """Return the clinical probe of one who aims at a plane, and the fan of its pictures.
+
+    The depth is set as that hand sets it: the far edge of the target is in the picture with some room below it.
+
+    Args:
+        target: head, abdomen or femur.
+        scene: what is swept.
+        standard: its standard plane, from the place of the probe.
+    """
+    apart = clinical_probe().face_radius_mm
+    x, z = scene.truth(standard).outline(target).T
+    far_mm = float(np.hypot(x, z + apart).max(initial=apart)) - apart
+    steps = math.ceil((far_mm + _BELOW_MM[target]) / _DEPTH_STEP_MM)
+    return _clinical(min(max(_DEPTH_STEP_MM * steps, _DEPTHS_MM[0]), _DEPTHS_MM[1]))
 
 
 @lru_cache
@@ -126,9 +156,9 @@ def short_of_abdomen(paths: tuple[Path, ...], scene: Scene, presentation: Presen
     Paths across the mother end before a fetus that lies along her shows its belly, and those along her are moved to the
     side of its head.
     """
-    _, semi = scene.belly
+    center, semi = scene.belly
     gap = _SHORT_OF_ABDOMEN * scene.fetus.diameter_mm / semi[1]
-    middle = float(scene.origin[1] / semi[1])
+    middle = float((scene.origin[1] - center[1]) / semi[1])
     down = presentation is not Presentation.BREECH
     limit = min(middle - gap, _HIGHEST) if down else max(middle + gap, _LOWEST)
     stay = (min if down else max)(limit, -0.6 if down else 0.6)
@@ -144,15 +174,19 @@ def short_of_abdomen(paths: tuple[Path, ...], scene: Scene, presentation: Presen
 
 def planes_on_path(path: Path, scene: Scene, gesture: Gesture) -> list[Plane]:
     """Return where the probe images in every frame of a sweep along a path."""
-    _, semi = scene.belly
+    middle, semi = scene.belly
     step = np.array(path.end) - np.array(path.start)
     length = np.linalg.norm(step * semi[:2])
     beside = np.array([-step[1] * semi[1], step[0] * semi[0]]) / length
     planes = []
     for k, share in enumerate(gesture.progress):
-        place = (np.array(path.start) + share * step) * semi[:2] + gesture.drift_mm[k] * beside
+        place = middle[:2] + (np.array(path.start) + share * step) * semi[:2] + gesture.drift_mm[k] * beside
         skin, out = scene.skin_at(float(place[0]), float(place[1]))
         axial = -out
+        if path.along:
+            # A hand that moves sideways leans the probe less than the skin does.
+            axial = axial + _UPRIGHT * np.array([0.0, 0.0, -1.0])
+            axial /= np.linalg.norm(axial)
         # The picture's right is the mother's left, or her feet.
         towards = np.array([0.0, -1.0, 0.0]) if path.along else np.array([1.0, 0.0, 0.0])
         lateral = towards - (towards @ axial) * axial
@@ -171,19 +205,18 @@ def level_turn(scene: Scene, shaft: int) -> float:
     return min((level, -level), key=lambda turn: abs(float(along @ scene.plane_of(PlaneName.FEMUR, turn, shaft).axial)))
 
 
-def planes_across(target: PlaneName, scene: Scene, gesture: Gesture, *, turn_rad: float, shaft: int) -> list[Plane]:
+def planes_across(target: PlaneName, scene: Scene, standard: Plane, gesture: Gesture) -> list[Plane]:
     """Return where the probe images in every frame of a sweep across a standard plane.
 
     Args:
-        target: head or femur.
+        target: head, abdomen or femur.
         scene: what is swept.
+        standard: its standard plane, from the place of the probe.
         gesture: what the hand does; half-way the probe is at the standard plane, if the hand is where it should be.
-        turn_rad: how far the probe is turned within the standard plane.
-        shaft: which femur.
     """
-    standard = scene.plane_of(target, turn_rad, shaft)
     size = scene.fetus.size
-    reach = _HEAD_REACH * size.ofd_mm if target is PlaneName.HEAD else _FEMUR_REACH * size.fl_mm
+    length = {PlaneName.HEAD: size.ofd_mm, PlaneName.ABDOMEN: scene.fetus.diameter_mm, PlaneName.FEMUR: size.fl_mm}
+    reach = _REACH[target] * length[target]
     # A hand slows down where it sees what it wants.
     eased = 2 * gesture.progress - 1
     eased = np.sign(eased) * np.abs(eased) ** 1.6

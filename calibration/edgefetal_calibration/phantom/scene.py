@@ -48,16 +48,22 @@ _WOMB_WALL_MM: Final = 7.0
 _BELLY_DEPTH_MM: Final = 55.0
 _BELLY_ROOM: Final = (1.25, 1.15)
 _FLANK_MM: Final = 22.0
+# Half of a belly's width, and half of the way from the pubis to the ribs.
+_HALF_WIDTH_MM: Final = (135.0, 170.0)
+_HALF_LENGTH_MM: Final = (160.0, 200.0)
 # The womb bridges gaps between parts of the fetus narrower than a few times this.
-_WOMB_BEND_MM: Final = 9.0
-_BELLY_BEND_MM: Final = 20.0
+_WOMB_BEND_MM: Final = 16.0
+_BELLY_BEND_MM: Final = 24.0
 _BELLY_GIVES_MM: Final = 45.0
 # How unevenly the fluid is spread: standard deviation of the logarithm of its thickness.
-_FOLDS: Final = 0.7
-_FOLD_MM: Final = (70.0, 160.0)
+_FOLDS: Final = 0.9
+_FOLD_MM: Final = (90.0, 180.0)
+# About how round the corners of the womb's inside are.
+_CORNER_MM: Final = 6.0
 # Usual thickness of the fluid by age in weeks.
 _FILM_WEEKS: Final = (14.0, 20.0, 26.0, 32.0, 40.0)
-_FILM_MM: Final = (12.0, 12.0, 8.0, 4.0, 2.5)
+_FILM_MM: Final = (8.0, 7.0, 4.5, 3.0, 2.0)
+_PLACENTA_SPREAD_RAD: Final = (0.9, 1.3)
 _MARGIN_MM: Final = 2.0
 
 
@@ -102,6 +108,15 @@ class PlaneTruth:
     femur: Vector | None
     shaft: int
 
+    def outline(self, name: PlaneName) -> Vector:
+        """Return points around a structure, or the ends of a shaft, shape (N, 2); none where the plane misses it."""
+        points = {
+            PlaneName.HEAD: None if self.head is None else self.head.points(_DIRECTIONS),
+            PlaneName.ABDOMEN: self.abdomen_outline,
+            PlaneName.FEMUR: self.femur,
+        }.get(name)
+        return np.empty((0, 2)) if points is None else points
+
     @property
     def hc_mm(self) -> float | None:
         """Head circumference as this plane shows it."""
@@ -129,6 +144,21 @@ class Wall:
     def total_mm(self) -> float:
         """Distance from the skin to the womb's inside."""
         return _SKIN_MM + self.fat_mm + self.muscle_mm + _WOMB_WALL_MM
+
+
+@dataclass(frozen=True)
+class Build:
+    """How the mother is built around the womb.
+
+    Args:
+        half_width_mm: half of the belly's width.
+        half_length_mm: half of the way from the pubis to the ribs.
+        aside: where the womb lies within the width that it leaves free, from -1, at her left, to 1, at her right.
+    """
+
+    half_width_mm: float
+    half_length_mm: float
+    aside: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +238,7 @@ class Scene:
         origin: the fetus's origin in the world.
         womb_semi_mm: half axes of the womb's inside along the world's axes.
         wall: in front of it.
+        build: of the mother.
         placenta: in it.
         fluid: around the fetus.
     """
@@ -217,22 +248,29 @@ class Scene:
     origin: Vector
     womb_semi_mm: Vector
     wall: Wall
+    build: Build
     placenta: Placenta
     fluid: Fluid
 
     @cached_property
     def belly(self) -> tuple[Vector, Vector]:
-        """Middle and half axes of the ellipsoid whose front is the belly's skin."""
+        """Middle and half axes of the ellipsoid whose front is the belly's skin.
+
+        It reaches from the pubis, on which the womb stands, to the ribs, or to the top of a womb that is longer.
+        """
         wall = self.wall.total_mm
         across, along, deep = self.womb_semi_mm
-        semi = np.array(
-            [
-                _BELLY_ROOM[0] * across + wall + _FLANK_MM,
-                _BELLY_ROOM[1] * along + wall + _FLANK_MM,
-                deep + wall + _BELLY_DEPTH_MM,
-            ]
-        )
-        return np.array([0.0, 0.0, -_BELLY_DEPTH_MM]), semi
+        # What the womb itself needs.
+        least_across = _BELLY_ROOM[0] * across + wall + _FLANK_MM
+        least_along = _BELLY_ROOM[1] * along + wall + _FLANK_MM
+        half_width = max(least_across, self.build.half_width_mm)
+        half_length = max(least_along, self.build.half_length_mm)
+        aside = (1 - least_across / half_width) * self.build.aside
+        above = 1 - least_along / half_length
+        # As high over the middle of the womb as if the belly's middle were there.
+        deep = (deep + wall + _BELLY_DEPTH_MM) / math.sqrt(1 - aside**2 - above**2)
+        semi = np.array([half_width, half_length, deep])
+        return np.array([aside * half_width, above * half_length, -_BELLY_DEPTH_MM]), semi
 
     def skin_at(self, x_mm: float, y_mm: float) -> tuple[Vector, Vector]:
         """Return the point of the belly's skin in front of x, y, and the unit vector out of it there.
@@ -240,9 +278,10 @@ class Scene:
         Beyond the belly's edge it is the edge.
         """
         middle, semi = self.belly
-        share = math.hypot(x_mm / semi[0], y_mm / semi[1])
+        x, y = (x_mm - middle[0]) / semi[0], (y_mm - middle[1]) / semi[1]
+        share = math.hypot(x, y)
         shrink = min(1.0, 0.97 / share) if share > 0 else 1.0
-        x, y = shrink * x_mm / semi[0], shrink * y_mm / semi[1]
+        x, y = shrink * x, shrink * y
         unit = np.array([x, y, math.sqrt(1 - x * x - y * y)])
         normal = unit / semi
         normal /= np.linalg.norm(normal)
@@ -331,7 +370,8 @@ class Scene:
         radius = np.sqrt(_roundness(u * u, v * v, w * w))
         inner, smooth = self.fluid.beyond(self.fetus, (own.x, own.y, own.z), (x, y, z))
         # A shell's thickness is exact on the axes and a little off between them.
-        inner = np.maximum(inner, (radius - 1) * np.float32(self.womb_semi_mm.mean()))
+        # Both are met smoothly, or pockets would have corners.
+        inner = -_soft_least([-inner, (1 - radius) * np.float32(self.womb_semi_mm.mean())], _CORNER_MM)
         tx, ty, tz = (np.float32(t) for t in self.placenta.towards)
         far = np.sqrt(x * x + y * y + z * z) + np.float32(1e-6)
         share = np.arccos(np.clip((x * tx + y * ty + z * tz) / far, -1, 1)) / np.float32(self.placenta.half_angle_rad)
@@ -658,8 +698,11 @@ def _around(fetus: Fetus, rotation: Vector, rng: np.random.Generator) -> Scene:
         origin=origin,
         womb_semi_mm=semi,
         wall=Wall(fat_mm=float(rng.uniform(7.0, 26.0)), muscle_mm=float(rng.uniform(6.0, 11.0))),
-        placenta=Placenta(towards, thickness, float(rng.uniform(0.6, 0.95))),
+        placenta=Placenta(towards, thickness, float(rng.uniform(*_PLACENTA_SPREAD_RAD))),
         fluid=_draw_fluid(fetus.size.weeks, rng),
+        build=Build(
+            float(rng.uniform(*_HALF_WIDTH_MM)), float(rng.uniform(*_HALF_LENGTH_MM)), float(rng.uniform(-1.0, 1.0))
+        ),
     )
 
 

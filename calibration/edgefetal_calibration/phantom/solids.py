@@ -168,11 +168,16 @@ class Ellipsoid:
             inside = (np.abs(own.x) < 1) & (np.abs(own.y) < 1) & (np.abs(own.z) < 1)
         else:
             inside = own.x * own.x + own.y * own.y + own.z * own.z < 1
-        if self.only is not None:
-            allowed = np.zeros(256, np.bool_)
-            allowed[list(self.only)] = True
-            inside &= allowed[labels]
-        labels[inside] = self.tissue
+        labels[inside & _may_cover(labels, self.only)] = self.tissue
+
+
+def _may_cover(labels: Labels, only: tuple[Tissue, ...] | None) -> npt.NDArray[np.bool_] | np.bool_:
+    """Say which labels are among some; all of them if None."""
+    if only is None:
+        return np.True_
+    allowed = np.zeros(256, np.bool_)
+    allowed[list(only)] = True
+    return allowed[labels]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +192,7 @@ class Strut:
         end_radius: radius at the end.
         flat: whether it ends square at the ends of its axis instead of in half balls beyond them.
         flare: share by which it is wider near both ends than in the middle.
+        only: tissues that it may cover, or None for all.
     """
 
     tissue: Tissue
@@ -196,6 +202,7 @@ class Strut:
     end_radius: float
     flat: bool = False
     flare: float = 0.0
+    only: tuple[Tissue, ...] | None = None
 
     @property
     def center(self) -> Vector:
@@ -210,7 +217,7 @@ class Strut:
 
     def paint(self, points: Tiles, labels: Labels) -> None:
         """Write its tissue where the points are inside, in place."""
-        labels[self.inside(points)] = self.tissue
+        labels[self.inside(points) & _may_cover(labels, self.only)] = self.tissue
 
     def inside(self, points: Tiles) -> npt.NDArray[np.bool_]:
         """Say which points are inside, shape (tiles, points)."""

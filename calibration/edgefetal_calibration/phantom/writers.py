@@ -223,7 +223,14 @@ def write_video(cine: Cine, path: Path) -> None:
             writer.release()
 
 
-def write_dicom(cine: Cine, path: Path, *, name: str, region_px: tuple[int, int, int, int] | None = None) -> None:
+def write_dicom(
+    cine: Cine,
+    path: Path,
+    *,
+    name: str,
+    region_px: tuple[int, int, int, int] | None = None,
+    annotated: bool = False,
+) -> None:
     """Write a sweep as an uncompressed ultrasound multi-frame with one calibrated 2-D tissue region (PS3.3, C.8.5.5).
 
     Args:
@@ -231,19 +238,20 @@ def write_dicom(cine: Cine, path: Path, *, name: str, region_px: tuple[int, int,
         path: the file.
         name: name of the simulated patient, from which the UIDs are derived, so that the same exam has the same bytes.
         region_px: columns and rows of the tissue, as left, top and, after the last, right, bottom; None for all.
+        annotated: whether text is burnt into the pictures, which readers must be told of.
 
     Raises:
         OutputError: the file exists or cannot be written.
     """
     refuse_existing(path)
     stream = io.BytesIO()
-    _dataset(cine, name, region_px).save_as(stream, enforce_file_format=True)
+    _dataset(cine, name, region_px, annotated=annotated).save_as(stream, enforce_file_format=True)
     with as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, stream.getvalue())
 
 
-def _dataset(cine: Cine, name: str, region_px: tuple[int, int, int, int] | None) -> FileDataset:
+def _dataset(cine: Cine, name: str, region_px: tuple[int, int, int, int] | None, *, annotated: bool) -> FileDataset:
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset  # noqa: PLC0415 - slow to import
     from pydicom.uid import UID, generate_uid  # noqa: PLC0415 - likewise
 
@@ -263,7 +271,7 @@ def _dataset(cine: Cine, name: str, region_px: tuple[int, int, int, int] | None)
             StudyInstanceUID=uid("study"), StudyID="", StudyDate="", StudyTime="", AccessionNumber="",
             ReferringPhysicianName="", SeriesInstanceUID=uid("series"), SeriesNumber=1, InstanceNumber=1,
             PatientOrientation="", Laterality="", Manufacturer="edgefetal phantom", ImageType=["ORIGINAL", "PRIMARY"],
-            BurnedInAnnotation="NO", LossyImageCompression="00",
+            BurnedInAnnotation="YES" if annotated else "NO", LossyImageCompression="00",
             Rows=height, Columns=width, NumberOfFrames=count, SamplesPerPixel=1,
             PhotometricInterpretation="MONOCHROME2", BitsAllocated=8, BitsStored=8, HighBit=7, PixelRepresentation=0,
             FrameIncrementPointer=0x00181063, FrameTime=f"{1000 / cine.frames_per_s:.6g}",

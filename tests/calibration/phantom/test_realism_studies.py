@@ -5,6 +5,7 @@ Each study prints its table (`-m slow -s`). Pictures to look at come from `tests
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import pytest
 from edgefetal_calibration.datasets.hc18 import read_hc18
 from edgefetal_calibration.phantom.exam import Exam, ExamPlan
 from edgefetal_calibration.phantom.probe import Fan
-from edgefetal_calibration.phantom.protocol import Protocol, probe_of
+from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_calibration.phantom.volume import Volume, read_volume, reslice, row_plane
 from edgefetal_runtime.sources.metaimage import open_metaimage
 from edgefetal_runtime.sources.picture import read_grey
@@ -36,14 +37,24 @@ WEEKS = (20.0, 24.0, 28.0, 32.0, 36.0)
 SEEDS = 6
 EXPECTED = {
     Protocol.HEAD: ("Brain (Cb.)", "Brain (Tv.)"),
+    Protocol.ABDOMEN: ("Abdominal",),
     Protocol.ACOUSLIC: ("Abdominal",),
     Protocol.FEMUR: ("Femur",),
 }
-NAMES = {Protocol.HEAD: "head", Protocol.ACOUSLIC: "abdomen", Protocol.FEMUR: "femur"}
+NAMES = {
+    Protocol.HEAD: "head",
+    Protocol.ABDOMEN: "abdomen",
+    Protocol.ACOUSLIC: "blind",
+    Protocol.FEMUR: "femur",
+}
 # SonoNet's pictures are wider than high by this.
 ASPECT = 288 / 224
 # How much more than the structure a zoomed picture shows.
 ROOM = 1.4
+
+# What CALOPUS calls what `in_view` names, and which of our sweeps is set beside which part of its steps, in percent.
+MARKED = {"head": "head", "abdomen": "abdomen", "heart": "heart", "placenta": "placenta", "fluid": "AF"}
+STEPS = {"A": (0, 0, 100), "B1": (1, 0, 33), "B2": (0, 33, 67), "B3": (2, 67, 100), "E": (4, 0, 100)}
 
 BLACK = 4
 EDGE_MM = 2.0
@@ -118,7 +129,6 @@ def simulated() -> dict[Protocol, list[Sized]]:
 
 def _standard_planes(protocol: Protocol) -> Iterable[Sized]:
     for weeks in WEEKS:
-        _, fan = probe_of(protocol, weeks)
         for seed in range(SEEDS):
             exam = Exam(ExamPlan(protocol, weeks, seed=seed, skill=1.0))
             truths = [exam.truth(s, k) for s, path in enumerate(exam.planes) for k in range(len(path))]
@@ -126,6 +136,7 @@ def _standard_planes(protocol: Protocol) -> Iterable[Sized]:
             # Some exams never get to the abdomen.
             if best.plane is protocol.target:
                 mask = exam.mask(best.sweep, best.index)
+                _, fan = exam.probe_and_fan
                 box = tuple(cv2.boundingRect(mask))
                 yield Sized(exam.frame(best.sweep, best.index).picture, fan.x_mm_per_px, box)
 
@@ -298,3 +309,47 @@ def test_intensity_and_speckle_simulated_beside_real(
     for name, pictures in sources.items():
         _row(name, *(cell for n, *mm in _speckle_widths_mm(pictures) for cell in (n, *(f"{v:.2f} mm" for v in mm))))
     assert all(np.isfinite(values).all() for values in tables.values())
+
+
+def test_what_is_in_view_along_blind_sweeps_beside_calopus(shared_data: Path) -> None:
+    """How likely each anatomy is in view, in tenths of a sweep, beside what people marked in real sweeps.
+
+    CALOPUS' sweeps are not ours, and its frames were marked by eye: steps A and B are taken for sweeps up along the
+    middle and beside it, and E for the lower one across. Ages are not published with it.
+    """
+    path = shared_data / "calopus" / "probabilities.json"
+    if not path.is_file():
+        pytest.skip(f"no statistics at {path}")
+    real = json.loads(path.read_text())
+    seen = _in_view_by_tenths(exams=60)
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in MARKED}
+    _row("step", "what", "simulated", "CALOPUS", "apart", "correlation")
+    for step, (sweep, first, last) in STEPS.items():
+        for name, label in MARKED.items():
+            marked = np.array(real[f"{step[0]}/all"][label])[first:last]
+            theirs = np.array([tenth.mean() for tenth in np.array_split(marked, 10)])
+            ours = seen[name][sweep]
+            apart, alike = float(np.abs(ours - theirs).mean()), float(np.corrcoef(ours, theirs)[0, 1])
+            found[name].append((float(ours.mean()), float(theirs.mean()), apart, alike))
+            _row(step, name, *(f"{value:.2f}" for value in found[name][-1]))
+    pooled = {name: np.mean(rows, axis=0) for name, rows in found.items()}
+    for name, row in pooled.items():
+        _row("all", name, *(f"{value:.3f}" for value in row))
+    _, _, apart, alike = np.mean(list(pooled.values()), axis=0)
+    _row("all", "all", "", "", f"{apart:.3f}", f"{alike:.3f}")
+    assert apart < 0.16
+    assert alike > 0.45
+    assert pooled["fluid"][2] < 0.25
+
+
+def _in_view_by_tenths(exams: int) -> dict[str, npt.NDArray[np.float64]]:
+    """Share of exams of 18 to 36 weeks in which each anatomy is in view, shape (sweeps, 10)."""
+    seen = {name: np.zeros((Protocol.ACOUSLIC.sweep_count, 10)) for name in MARKED}
+    for number in range(exams):
+        weeks = 18.0 + 18.0 * number / exams
+        exam = Exam(ExamPlan(Protocol.ACOUSLIC, weeks, seed=1, number=number, skill=0.8, frame_count=10))
+        for sweep in {sweep for sweep, *_ in STEPS.values()}:
+            for tenth in range(10):
+                for name in exam.in_view(sweep, tenth):
+                    seen[name][sweep, tenth] += 1 / exams
+    return seen

@@ -12,6 +12,7 @@ import pytest
 from edgefetal_calibration.phantom.fetus import SizeScores, size_for_age
 from edgefetal_calibration.phantom.plane import Plane
 from edgefetal_calibration.phantom.scene import PlaneName, PlaneTruth, Presentation, Scene, random_scene
+from edgefetal_calibration.phantom.solids import Tiles
 from edgefetal_calibration.phantom.tissue import Tissue
 from edgefetal_devices.errors import InputError
 from edgefetal_runtime.biometry.ellipse import ellipse_from_points
@@ -76,18 +77,15 @@ def _scene(seed: int) -> Scene:
 
 
 @pytest.mark.parametrize("name", [PlaneName.HEAD, PlaneName.ABDOMEN, PlaneName.FEMUR])
-def test_masks_of_200_scenes_measure_the_fetus(name: PlaneName) -> None:
-    errors = []
-    for seed in range(200):
+def test_masks_of_standard_planes_measure_the_fetus(name: PlaneName) -> None:
+    for seed in range(40):
         scene = _scene(seed)
         size = scene.fetus.size
         turn = float(np.random.default_rng(seed).uniform(-0.6, 0.6))
         measured, stated = _measured(scene, scene.plane_of(name, turn), name)
         wanted = {PlaneName.HEAD: size.hc_mm, PlaneName.ABDOMEN: size.ac_mm, PlaneName.FEMUR: size.fl_mm}[name]
         assert stated == pytest.approx(wanted, abs=1e-3)
-        errors.append(abs(measured - wanted))
-    print(name.value, "mean", np.mean(errors), "max", np.max(errors))  # noqa: T201 - figures for the record
-    assert max(errors) < 0.5
+        assert measured == pytest.approx(wanted, abs=0.5)
 
 
 @pytest.mark.parametrize("name", [PlaneName.HEAD, PlaneName.ABDOMEN, PlaneName.FEMUR])
@@ -195,6 +193,17 @@ def test_there_is_less_fluid_the_older_the_fetus() -> None:
     assert shares[20.0] > shares[28.0] > shares[36.0]
     assert shares[20.0] < 3
     assert shares[36.0] < 0.5
+
+
+def test_a_limb_has_no_skin_within_the_trunk() -> None:
+    """Else its outline would be drawn through the pelvis."""
+    for seed in range(6):
+        fetus = _scene(seed).fetus
+        d = fetus.diameter_mm
+        points = np.stack(np.meshgrid(*(np.linspace(-0.6, 0.6, 41) * d,) * 3, indexing="ij"), axis=-1)
+        labels = fetus.labels(Tiles.of(points.reshape(-1, 1, 3)))
+        own = Tiles.of(points.reshape(-1, 1, 3)).join(labels).reshape(points.shape[:-1])
+        assert not (own[fetus.trunk_rho(points) < 0.9] == Tissue.FETAL_SKIN).any()
 
 
 def test_the_probe_stands_on_the_skin() -> None:
