@@ -24,7 +24,8 @@ def bench(
 
     from edgefetal.cli import terminal
     from edgefetal.starter import bundle_folder
-    from edgefetal_calibration.phantom.head_clip import simulate_head_clip
+    from edgefetal_calibration.phantom.exam import Exam, ExamPlan
+    from edgefetal_calibration.phantom.protocol import Protocol
     from edgefetal_runtime.infer.bundle import MODEL, REFERENCE, load_bundle
     from edgefetal_runtime.infer.latency import speed_ratio, time_networks
     from edgefetal_runtime.infer.network import load_network
@@ -36,12 +37,13 @@ def bench(
         name: load_network(loaded, backend=backend, file=file, threads=threads)
         for name, file in (("shipped", MODEL), ("reference", REFERENCE))
     }
-    clip = simulate_head_clip(hc_mm=180, seed=1, frame_count=3)
+    # Of three frames that a practised hand takes across the head the middle one is about at the plane.
+    frame = Exam(ExamPlan(Protocol.HEAD, weeks=24.0, seed=1, skill=1.0, frame_count=3)).frame(0, 1)
     warm_up = max(10, rounds // 10)
     with terminal.steps() as progress:
         latencies, seconds = time_networks(
             networks,
-            clip.frames[clip.standard_plane_index],
+            frame.picture,
             rounds=rounds,
             warm_up=warm_up,
             on_round=progress.step("rounds", rounds + warm_up),

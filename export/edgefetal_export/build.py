@@ -21,7 +21,7 @@ from edgefetal_export.onnx import check_parity, onnx_from_network
 from edgefetal_export.quantise.static import METHOD, layer_groups, quantised_onnx
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet, parameter_count
 from edgefetal_export.training import run as run_folder
-from edgefetal_export.training.multitask import MultitaskRecipe
+from edgefetal_export.training.biometry.multitask import MultitaskRecipe
 from edgefetal_runtime.atomic import require_new_folder
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
