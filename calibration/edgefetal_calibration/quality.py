@@ -178,7 +178,7 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole > 0 else None
 
 
-def best_threshold(scores: Array, truths: npt.NDArray[np.bool_]) -> float:
+def best_threshold(scores: Array, truths: npt.NDArray[np.bool_], *, above: float = -1.0) -> float:
     """Return the threshold of the largest F1, which is to be looked for on validation subjects.
 
     It lies half-way between the least score that is called and the next below, where that is possible.
@@ -186,21 +186,27 @@ def best_threshold(scores: Array, truths: npt.NDArray[np.bool_]) -> float:
     Args:
         scores: probability that each frame shows the plane, shape (N,).
         truths: whether it does, shape (N,).
+        above: frames whose score is not above this are never called; the threshold is at least the next score seen.
 
     Raises:
         DatasetError: no frame shows the plane.
-        InputError: a score is no probability.
+        InputError: a score is no probability, or none is above `above`.
     """
     _check(scores)
     if not truths.any():
         raise DatasetError("No validation frame shows the plane, so no threshold can be chosen; give more exams.")
+    if not (scores > above).any():
+        raise InputError(f"No score is above {above}, so no threshold can be chosen; look at the network first.")
     frames = _Frames(scores, truths, 0.0)
     hits = np.cumsum(frames.truths)[frames.cuts]
     f1 = 2 * hits / (frames.cuts + 1 + frames.truths.sum())
+    # Scores fall from cut to cut, so those that may be called come first.
+    levels = frames.scores[frames.cuts]
+    levels = levels[levels > above]
     # Of equal F1 the highest score, which calls the fewest frames.
-    best = int(np.argmax(f1))
-    lowest = float(frames.scores[frames.cuts[best]])
-    following = float(frames.scores[frames.cuts[best + 1]]) if best + 1 < len(frames.cuts) else lowest
+    best = int(np.argmax(f1[: len(levels)]))
+    lowest = float(levels[best])
+    following = float(levels[best + 1]) if best + 1 < len(levels) else lowest
     return (lowest + following) / 2
 
 

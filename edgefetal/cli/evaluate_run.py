@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgefetal_calibration.quality import ScoredExam
     from edgefetal_export.training.quality.scoring import FrameScorer
 
+_DEFAULT_PART = "held-out"
 # A share of the picture is no probability, so nothing can be said of its calibration.
 _PROBABILITY_ONLY = ("ece", "brier")
 _TABLES = {
@@ -55,7 +56,6 @@ def evaluate_run(
     from edgefetal_calibration.datasets.kinds import read_exams
     from edgefetal_calibration.datasets.split import select_part
     from edgefetal_calibration.quality import evaluate_quality, summarise_quality
-    from edgefetal_export.training.quality.scoring import QUALITY_RECIPES, load_scorer
     from edgefetal_export.training.run import read_split, recipe_name
 
     terminal.check_json_target(json_file, run, fov)
@@ -65,26 +65,24 @@ def evaluate_run(
             raise InputError(
                 "SonoNet outlines nothing, so it has no challenge score; leave out --as-official and --fov."
             )
+        if part != _DEFAULT_PART:
+            raise InputError(
+                f"{run} was trained elsewhere and has no split, so the whole dataset is judged; leave out --part."
+            )
         _evaluate_sononet(run, dataset, json_file, threads)
         return
-    if name not in QUALITY_RECIPES:
-        raise InputError(
-            f"{run} is a run of the recipe {name!r}, which is judged as a bundle; make one with `edgefetal build`."
-        )
-    scorer = load_scorer(run, threads=threads)
-    if (as_official or fov is not None) and not scorer.outlines:
-        raise InputError(
-            f"{run} is a run of {name}, which outlines nothing, so it has no challenge score; leave out --as-official "
-            "and --fov, or give a run of fetalclip-seg."
-        )
+    scorer = _scorer(run, name, threads, challenge=as_official or fov is not None)
     _, exams = read_exams(dataset)
     split = read_split(run)
     chosen = select_part(split, exams, part)
     field = acouslic_field() if fov is None else read_field(fov)
+    left_out = _why_no_challenge(chosen, field) if scorer.outlines else None
+    if left_out is not None and (as_official or fov is not None):
+        raise InputError(f"There is no challenge score: {left_out}; leave out --as-official and --fov, or mend that.")
     cases: list[CaseScore] = []
     with terminal.steps() as progress:
         scored = evaluate_quality(chosen, scorer.score_sweep, progress.step("sweeps", None))
-        if scorer.outlines:
+        if scorer.outlines and left_out is None:
             frames = {exam.exam: _best_frame(exam, scorer) for exam in scored}
             cases = score_exams(
                 chosen,
@@ -106,24 +104,37 @@ def evaluate_run(
     if cases:
         challenge = summarise_challenge(cases, as_official=as_official)
         value["challenge"] = {**challenge, "cases": [{**asdict(case), "total": case.total} for case in cases]}
+    if left_out is not None:
+        value["challenge_left_out"] = left_out
     terminal.write_json(json_file, value)
 
-    terminal.say(scorer.recipe.weights.sentence())
+    _show(value, len(chosen), len(exams))
+
+
+def _show(value: Mapping[str, Any], n_chosen: int, n_exams: int) -> None:
+    """Show on the terminal what was written as JSON."""
+    from edgefetal.cli import terminal
+
+    summary = value["quality"]
+    terminal.say(value["note"])
+    if "challenge_left_out" in value:
+        terminal.say(f"ACOUSLIC-AI's challenge score is left out: {value['challenge_left_out']}.")
     terminal.say(
-        f"{part} part: {len(chosen)} of {len(exams)} exams, {summary['n_frames']} frames, {summary['n_positive']} with "
-        f"the plane; {summary['n_sweeps_without_plane']} of {summary['n_sweeps']} sweeps without it."
+        f"{value['part']} part: {n_chosen} of {n_exams} exams, {summary['n_frames']} frames, "
+        f"{summary['n_positive']} with the plane; {summary['n_sweeps_without_plane']} of {summary['n_sweeps']} sweeps "
+        "without it."
     )
     columns = ("metric", *_TABLES.values())
     metrics = list(summary["per_frame"])
     lines = [(metric, *(_with_interval(summary[table][metric]) for table in _TABLES)) for metric in metrics]
     terminal.show_table("Is the plane there? With 95 % intervals over subjects", columns, lines)
-    if cases:
+    if "challenge" in value:
         rows = [
             (figure, terminal.figure(of["mean"], 3), terminal.figure(of["sd"], 3))
             for figure, of in value["challenge"].items()
             if isinstance(of, dict)
         ]
-        rules = "as its evaluator computes it" if as_official else "by its rules"
+        rules = "as its evaluator computes it" if value["challenge"]["as_official"] else "by its rules"
         terminal.show_table(f"ACOUSLIC-AI's challenge, {rules}", ("score", "mean", "SD"), rows)
 
 
@@ -154,6 +165,63 @@ def _evaluate_sononet(run: Path, dataset: str, json_file: Path | None, threads: 
         ("plane", "frames", "recall", "precision"),
         rows,
     )
+
+
+def _scorer(run: Path, name: str | None, threads: int | None, *, challenge: bool) -> FrameScorer:
+    """Read a run of a quality recipe.
+
+    Raises:
+        InputError: it is another run, or the challenge's score was asked for and it outlines nothing.
+    """
+    from edgefetal_export.training.quality.scoring import QUALITY_RECIPES, load_scorer
+
+    if name not in QUALITY_RECIPES:
+        raise InputError(_why_not(run, name))
+    scorer = load_scorer(run, threads=threads)
+    if challenge and not scorer.outlines:
+        raise InputError(
+            f"{run} is a run of {name}, which outlines nothing, so it has no challenge score; leave out --as-official "
+            "and --fov, or give a run of fetalclip-seg."
+        )
+    return scorer
+
+
+def _why_not(run: Path, name: str | None) -> str:
+    """Say why a run is not judged here, and what to do instead."""
+    if name is None:
+        return f"{run}/recipe.json is damaged, or {run} is no run; give a folder that `edgefetal train` made."
+    if name == "skill":
+        return (
+            f"{run} is a run of the recipe 'skill', which is judged when it is trained; its figures are in "
+            f"{run}/metrics.json."
+        )
+    if name == "multitask-unet":
+        return f"{run} is a run of the recipe {name!r}, which is judged as a bundle; make one with `edgefetal build`."
+    return f"{run} is a run of the recipe {name!r}, which this version does not know; update edgefetal."
+
+
+def _why_no_challenge(exams: Sequence[LabelledExam], field: npt.NDArray[np.bool_]) -> str | None:
+    """Say why the first sweep has no challenge score, so that nobody waits for a refusal; None where it has one."""
+    import math
+
+    from edgefetal_runtime.infer.bundle import ABDOMEN
+
+    sweep = next((sweep for exam in exams[:1] for sweep in exam.sweeps()), None)
+    if sweep is None:
+        return None
+    rows, columns = sweep.pixels.shape[1:]
+    where = f"{exams[0].name}, {sweep.name}"
+    if sweep.grades is None or ABDOMEN not in sweep.masks:
+        return f"the abdomen of {where} is not outlined and graded"
+    if sweep.scale is None:
+        return f"{where} has no pixel size"
+    if not math.isclose(sweep.scale.x_mm_per_px, sweep.scale.y_mm_per_px, rel_tol=1e-6):
+        return f"the pixels of {where} are not square"
+    if field.shape != (rows, columns):
+        return (
+            f"the field of view is {field.shape[1]} x {field.shape[0]} and the frames of {where} are {columns} x {rows}"
+        )
+    return None
 
 
 def _best_frame(exam: ScoredExam, scorer: FrameScorer) -> int:

@@ -105,6 +105,9 @@ def build(
             "bundle would be unjudged; build a run with --structures head."
         )
         raise InputError(message)
+    if "+" in recipe.dataset:
+        message = f"{run} was trained on {recipe.dataset}; ranges and the budget come from one dataset: train on one."
+        raise InputError(message)
     ranges = choose_range_frames(cases, split, RANGE_FRAMES)
 
     network = MultitaskUnet(recipe.network).eval()

@@ -70,7 +70,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def json_bytes(value: object) -> bytes:
     """Write a value as the JSON that edgefetal's files hold: indented by one, with a newline at the end."""
-    return (json.dumps(value, indent=1) + "\n").encode()
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def write_file(path: Path, content: bytes) -> None:

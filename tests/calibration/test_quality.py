@@ -129,6 +129,14 @@ def test_threshold_lies_between_what_is_called_and_what_is_not() -> None:
     assert best_threshold(np.array([0.9, 0.7]), np.array([True, True])) == pytest.approx(0.7)
 
 
+def test_frames_that_are_never_called_have_no_part_in_the_threshold() -> None:
+    scores, truths = np.array([0.4, 0.2, 0.1, 0.0, 0.0, 0.0]), np.array([True, False, True, True, True, True])
+    assert best_threshold(scores, truths) == 0.0
+    assert best_threshold(scores, truths, above=0.0) == 0.1
+    with pytest.raises(InputError, match="No score is above"):
+        best_threshold(np.zeros(2), np.array([True, False]), above=0.0)
+
+
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_temperature_is_the_most_likely_one(temperature: float) -> None:
     rng = np.random.default_rng(5)

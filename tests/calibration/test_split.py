@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -229,3 +229,16 @@ def test_split_selects_exams(tiny_hc18: Path) -> None:
     _, exams = read_exams(f"hc18:{tiny_hc18}")
     split = split_by_subject(exams, dataset="hc18", seed=1, validation=0.1, held_out=0.15)
     assert sum(len(split.select(exams, part)) for part in Part) == len(exams)
+
+
+def test_subjects_named_with_their_kind_are_known_in_other_pictures() -> None:
+    """Rescaled or written anew, an exam that was trained on has other content; only bare numbers mean nothing."""
+    cases = labelled([f"phantom/1-{n}" for n in range(10)])
+    split = split_by_subject(cases, dataset="phantom", seed=1, validation=0.2, held_out=0.2)
+    other_form = [replace(case, content=f"rescaled {case.content}") for case in cases]
+    for part in Part:
+        assert [c.subject for c in split.select(other_form, part)] == [c.subject for c in split.select(cases, part)]
+    numbers = labelled([f"{n:03d}" for n in range(10)])
+    split = split_by_subject(numbers, dataset="hc18", seed=1, validation=0.2, held_out=0.2)
+    elsewhere = [replace(case, content=f"elsewhere {case.content}") for case in numbers]
+    assert split.select(elsewhere, Part.HELD_OUT) == elsewhere

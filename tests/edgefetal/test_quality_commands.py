@@ -76,7 +76,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("fetalclip-cls", *TOWER),
         ("fetalclip-cls", *TOWER, "--as-published"),
-        ("fetalclip-seg", *TOWER, "--filters", "2"),
+        ("fetalclip-seg", *TOWER, "--filters", "4", "--learning-rate", "0.03"),
         ("fetalclip-seg", *TOWER, "--filters", "2", "--as-published"),
         ("baseline", "densenet121", "--scale", "tiny", "--random-weights", "--precision", "bf16"),
     ],
@@ -164,9 +164,37 @@ def test_evaluate_refuses_what_means_nothing_for_a_run(
     assert "nobody graded" in ungraded.err
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "recipe.json").write_text('{"name": "multitask-unet"}')
-    other = edgefetal("evaluate", "other", "--dataset", blind_sweeps)
-    assert other.exit_code == 2
-    assert "edgefetal build" in other.err
+    for recipe, says in (
+        ('{"name": "multitask-unet"}', "edgefetal build"),
+        ('{"name": "skill"}', "other/metrics.json"),
+        ('{"name": "from-tomorrow"}', "does not know"),
+        ("{", "is damaged"),
+    ):
+        (tmp_path / "other" / "recipe.json").write_text(recipe)
+        other = edgefetal("evaluate", "other", "--dataset", blind_sweeps)
+        assert other.exit_code == 2
+        assert says in other.err
+    (tmp_path / "other" / "recipe.json").write_text('{"name": "sononet"}')
+    foreign = edgefetal("evaluate", "other", "--dataset", blind_sweeps, "--part", "validation")
+    assert foreign.exit_code == 2
+    assert "leave out --part" in foreign.err
+
+
+def test_challenge_is_left_out_where_the_field_is_of_another_size(
+    edgefetal: CommandLine, abdomens: str, segmenting_run: Path, field: Path
+) -> None:
+    outcome = edgefetal(
+        "evaluate", segmenting_run, "--dataset", abdomens, "--part", "all", "--threads", "1", "--json", "out.json"
+    )
+    assert outcome.exit_code == 0, outcome.err
+    report = json.loads((edgefetal.folder / "out.json").read_text())
+    assert report["quality"]["n_exams"] == 6
+    assert "challenge" not in report
+    assert report["challenge_left_out"] in " ".join(outcome.out.split())
+    for options in (("--fov", field), ("--as-official",)):
+        refused = edgefetal("evaluate", segmenting_run, "--dataset", abdomens, "--part", "all", *options)
+        assert refused.exit_code == 2
+        assert "There is no challenge score" in refused.err
 
 
 def test_evaluate_leaves_out_whoever_was_trained_on_under_another_name(
@@ -209,6 +237,11 @@ def test_evaluate_leaves_out_whoever_was_trained_on_under_another_name(
         (("fetalclip-cls", "--random-weights", "--width", "100"), "a multiple of it"),
         (("fetalclip-cls", "--random-weights", "--as-published", "--encoder", "whole"), "trains adapters"),
         (("fetalclip-seg", "--random-weights", "--as-published", "--encoder", "adapters"), "never receive a gradient"),
+        (("fetalclip-cls", *TOWER, "--as-published", "--validation-every", "2"), "leave out --validation-every"),
+        (("baseline", "vgg16", "--random-weights", "--as-published", "--validation-every", "1"), "--validation-every"),
+        (("fetalclip-cls", *TOWER, "--encoder", "whole", "--lora-rank", "8"), "--encoder whole has none"),
+        (("fetalclip-seg", *TOWER, "--encoder", "nothing", "--lora-dropout", "0.1"), "--encoder nothing has none"),
+        (("fetalclip-seg", *TOWER, "--as-published", "--lora-rank", "8"), "the published segmenter has none"),
         (("fetalclip-seg", *TOWER, "--side-px", "70"), "multiple of 16"),
         (("baseline", "resnet-9", "--random-weights"), "choose one of densenet121"),
         (("baseline", "densenet121"), "either --weights FILE, or --random-weights"),
@@ -267,6 +300,7 @@ def test_two_processes_train_as_one_does(edgefetal: CommandLine, abdomens: str, 
     assert max(float((expected[n] - actual[n]).abs().max()) for n in expected) < 1e-3
 
 
+@pytest.mark.slow
 def test_refusal_in_two_processes_ends_both(abdomens: str, tmp_path: Path) -> None:
     """What the main process finds wrong is said, and nobody waits for ever."""
     (tmp_path / "full").mkdir()

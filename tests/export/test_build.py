@@ -9,7 +9,7 @@ import pytest
 
 from edgefetal_calibration.datasets.hc18 import FOLDER, read_hc18
 from edgefetal_calibration.datasets.split import Part, Split
-from edgefetal_devices.errors import BundleError, DatasetError, OutputError
+from edgefetal_devices.errors import BundleError, DatasetError, InputError, OutputError
 from edgefetal_devices.profile import read_profile
 from edgefetal_export.build import BuildResult, build
 from edgefetal_runtime.infer.bundle import SCHEMA_VERSION, load_bundle, require_fit_for_clinic
@@ -122,6 +122,27 @@ def test_existing_folder_is_refused(
 ) -> None:
     with pytest.raises(OutputError, match="exists"):
         build(tiny_run, read_profile("cpu-x86"), tiny_cases, built[0], name="x", progress=Recorder())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"structures": ["head", "femur"], "planes": ["head", "femur", "none"]}, "also outlines: femur"),
+        ({}, "one dataset"),
+    ],
+)
+def test_what_would_ship_unjudged_is_not_built(
+    tmp_path: Path, tiny_run: Path, tiny_cases: list[HeadCase], change: dict[str, list[str]], says: str
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    recipe = json.loads((run / "recipe.json").read_bytes())
+    recipe["network"] |= change
+    if not change:
+        recipe["dataset"] = "hc18+phantom"
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(InputError, match=says):
+        build(run, read_profile("cpu-x86"), tiny_cases, tmp_path / "out", name="x", progress=Recorder())
+    assert not (tmp_path / "out").exists()
 
 
 def test_strangers_cannot_calibrate(tmp_path: Path, tiny_run: Path, tiny_hc18: Path) -> None:

@@ -69,6 +69,8 @@ class _Truth(BaseModel):
 
     uuid: str
     protocol: Protocol
+    seed: int
+    number: int
     skill: float
     mm_per_px: tuple[float, float]
     frames: tuple[_FrameTruth, ...] = Field(min_length=1)
@@ -95,8 +97,12 @@ class PhantomExam:
 
     @property
     def subject(self) -> str:
-        """Every simulated exam is of a fetus of its own."""
-        return f"{KIND}/{self.name}"
+        """The fetus: exams of one seed and number are of the same one, whatever is swept and however it was written.
+
+        Raises:
+            DatasetError: the truth is missing or malformed.
+        """
+        return f"{KIND}/{_fetus(self.truth)}"
 
     def digest(self) -> str:
         """SHA-256 of its size and first frames; that of a blind exam is the same as when it is read as ACOUSLIC-AI's.
@@ -197,6 +203,12 @@ def _read_truth(path: Path) -> _Truth:
         return _Truth.model_validate(content)
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not the truth of a simulated exam ({_first(error)}); draw it again.") from error
+
+
+@lru_cache(maxsize=4096)
+def _fetus(path: Path) -> str:
+    truth = _read_truth(path)
+    return f"{truth.seed}-{truth.number}"
 
 
 def _first(error: Exception) -> str:

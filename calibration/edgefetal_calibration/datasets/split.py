@@ -75,7 +75,8 @@ class Split(BaseModel):
         """Return the cases of one part.
 
         A collection is recognised by the content of its pictures. If it shares none with training and validation, it is
-        another collection, whose subject numbers mean nothing here, and every case of it is held out.
+        another collection: names that stand with their kind, such as `acouslic/S-017`, are still the same subjects, in
+        other pictures or another form; bare numbers mean nothing here, and their cases are held out.
 
         Raises:
             DatasetError: a subject of these cases holds the content of subjects of two parts.
@@ -94,7 +95,8 @@ class Split(BaseModel):
                     f"{case.name} of the {parts[1].value} part; give the two different subjects."
                 )
         if not known:
-            return cases if part is Part.HELD_OUT else []
+            named = {subject: of for subject, of in self.parts.items() if "/" in subject}
+            return [case for case in cases if named.get(case.subject, Part.HELD_OUT) is part]
         by_content = {subject: self.parts[self.digests[case.digest()]] for subject, case in known.items()}
         return [
             case for case in cases if by_content.get(case.subject, self.parts.get(case.subject, Part.HELD_OUT)) is part

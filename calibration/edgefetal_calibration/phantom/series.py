@@ -151,7 +151,7 @@ def write_exam(plan: SeriesPlan, number: int, out: Path, *, threads: int = 1, ti
 
 def _completed(plan: SeriesPlan, record: dict[str, Any]) -> dict[str, Any]:
     """Add to an exam's truth what only its series knows."""
-    return {**record, "capture": plan.capture.to_json()}
+    return {**record, "format": plan.file_format.value, "capture": plan.capture.to_json()}
 
 
 def write_series(
@@ -216,9 +216,9 @@ def _is_done(plan: SeriesPlan, number: int, path: Path) -> bool:
         raise OutputError(f"{path} cannot be read ({error}); write to another folder.") from error
     exam = plan.exam(number)
     count = exam.protocol.sweep_count * plan.capture.frame_count(plan.frames_drawn)
-    wanted = (exam.weeks, exam.skill, count, plan.capture.to_json())
+    wanted = (exam.weeks, exam.skill, count, plan.file_format.value, plan.capture.to_json())
     try:
-        found = (record["weeks"], record["skill"], len(record["frames"]), record["capture"])
+        found = (record["weeks"], record["skill"], len(record["frames"]), record["format"], record["capture"])
     except (KeyError, TypeError) as error:
         raise OutputError(f"{path} is no truth of a simulated exam; write to another folder.") from error
     if wanted != found:

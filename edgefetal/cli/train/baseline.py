@@ -59,7 +59,7 @@ def baseline(
     accumulation: AccumulationOption = 1,
     learning_rate: RateOption = 3e-4,
     precision: Precision = Precision.FP32,
-    validation_every: EveryOption = 1,
+    validation_every: EveryOption = None,
     seed: SeedOption = 1,
     threads: ThreadsOption = 2,
     workers: WorkersOption = 0,

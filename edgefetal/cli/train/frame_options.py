@@ -50,8 +50,18 @@ SideOption = Annotated[
     Optional[int],
     typer.Option("--side-px", min=14, help="Side of the pictures. [default: 224]", show_default=False),
 ]
-RankOption = Annotated[int, typer.Option("--lora-rank", min=1, help="Rank of the adapters; their alpha is twice it.")]
-DropoutOption = Annotated[float, typer.Option("--lora-dropout", min=0.0, max=0.99, help="Of the adapters' inputs.")]
+RankOption = Annotated[
+    Optional[int],
+    typer.Option(
+        "--lora-rank", min=1, help="Rank of the adapters; their alpha is twice it. [default: 8]", show_default=False
+    ),
+]
+DropoutOption = Annotated[
+    Optional[float],
+    typer.Option(
+        "--lora-dropout", min=0.0, max=0.99, help="Of the adapters' inputs. [default: 0.1]", show_default=False
+    ),
+]
 FiltersOption = Annotated[
     int, typer.Option("--filters", min=1, help="Channels of the decoder at the picture's own size.")
 ]
@@ -62,7 +72,13 @@ AccumulationOption = Annotated[
 ]
 RateOption = Annotated[float, typer.Option("--learning-rate", min=1e-8, help="Of AdamW.")]
 EveryOption = Annotated[
-    int, typer.Option("--validation-every", min=1, help="Read every so-manieth frame of the validation sweeps.")
+    Optional[int],
+    typer.Option(
+        "--validation-every",
+        min=1,
+        help="Read every so-manieth frame of the validation sweeps. [default: 1]",
+        show_default=False,
+    ),
 ]
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that prepare pictures ahead, for each that trains.")
@@ -84,6 +100,7 @@ EncoderOption = Annotated[
 
 # open_clip's default width of an attention head.
 _HEAD_WIDTH = 64
+_RANK, _DROPOUT = 8, 0.1
 
 
 @dataclass(frozen=True)
@@ -132,12 +149,23 @@ def chosen_weights(
     return released or given, released is not None
 
 
-def tower_encoder(wish: TowerWish, trains: str, *, as_published: bool, rank: int, dropout: float) -> Any:  # noqa: ANN401 - torch comes with it
+def tower_encoder(
+    wish: TowerWish,
+    trains: str,
+    *,
+    as_published: bool,
+    rank: int | None,
+    dropout: float | None,
+) -> Any:  # noqa: ANN401 - torch comes with it
     """Return the tower that was asked for, as `TowerEncoder`.
 
     Raises:
-        InputError: there is no such tower.
+        InputError: there is no such tower, or it has no adapters and something was said of them.
     """
+    said = [name for name, value in (("--lora-rank", rank), ("--lora-dropout", dropout)) if value is not None]
+    if said and trains != EncoderTrains.ADAPTERS.value:
+        of = "the published segmenter" if as_published else f"--encoder {trains}"
+        raise InputError(f"{' and '.join(said)} say how adapters learn, and {of} has none; leave out one or the other.")
     from pydantic import ValidationError
 
     from edgefetal_export.teachers.fetalclip import FetalClipConfig
@@ -145,21 +173,27 @@ def tower_encoder(wish: TowerWish, trains: str, *, as_published: bool, rank: int
     from edgefetal_export.training.quality.encoders import TowerEncoder
 
     width = wish.width or FetalClipConfig().width
+    side = wish.side_px or FetalClipConfig().image_px
+    nowhere = (
+        f"There is no tower of width {width} for pictures of {side} pixels: the width must be below {_HEAD_WIDTH} or a "
+        f"multiple of it, and the side a multiple of {FetalClipConfig().patch_px}."
+    )
+    # One head of any width divides itself, so transformers would build what open_clip never does.
+    if width > _HEAD_WIDTH and width % _HEAD_WIDTH:
+        raise InputError(nowhere)
     shape = {
         "width": width,
         "heads": max(1, width // _HEAD_WIDTH),
         "layers": wish.layers or FetalClipConfig().layers,
-        "image_px": wish.side_px or FetalClipConfig().image_px,
+        "image_px": side,
     }
     try:
         config = FetalClipConfig(**shape)
     except ValidationError as error:
-        raise InputError(
-            f"There is no tower of width {width} for pictures of {shape['image_px']} pixels: the width must be below "
-            f"{_HEAD_WIDTH} or a multiple of it, and the side a multiple of {FetalClipConfig().patch_px}."
-        ) from error
+        raise InputError(nowhere) from error
+    rank, dropout = _RANK if rank is None else rank, _DROPOUT if dropout is None else dropout
     lora = LoraSettings(targets=lora_targets(as_published=as_published), rank=rank, alpha=2 * rank, dropout=dropout)
-    return TowerEncoder(config=config, trains=trains, lora=lora if trains == "adapters" else None)
+    return TowerEncoder(config=config, trains=trains, lora=lora if trains == EncoderTrains.ADAPTERS.value else None)
 
 
 @dataclass(frozen=True)
@@ -248,14 +282,19 @@ def wishes(
     accumulation: int,
     learning_rate: float,
     precision: str,
-    validation_every: int,
+    validation_every: int | None,
     seed: int,
 ) -> Callable[[str], Wishes]:
     """Return what fills in a user's wishes once the kind of the data is known.
 
     Raises:
-        InputError: the weights cannot be read.
+        InputError: the weights cannot be read, or two wishes contradict each other.
     """
+    if as_published and validation_every is not None:
+        raise InputError(
+            "--as-published reads every frame of the sweeps with the plane; leave out --validation-every, or leave out "
+            "--as-published."
+        )
     from edgefetal_export.training.quality.encoders import provenance_of
     from edgefetal_export.training.quality.frames import Wishes
 
@@ -271,7 +310,7 @@ def wishes(
             accumulation=accumulation,
             learning_rate=learning_rate,
             precision=precision,
-            validation_every=validation_every,
+            validation_every=1 if validation_every is None else validation_every,
             seed=seed,
         )
 

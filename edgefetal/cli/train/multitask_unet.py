@@ -69,7 +69,7 @@ def multitask_unet(
     sets = [read_exams(text) for text in data]
     exams = [exam for _, of_set in sets for exam in of_set]
     recipe = multitask_recipe(
-        dataset="+".join(kind.name for kind, _ in sets),
+        dataset="+".join(dict.fromkeys(kind.name for kind, _ in sets)),
         structures=parse_structures(structures),
         epochs=epochs,
         frames_per_exam=frames_per_exam,

@@ -67,7 +67,7 @@ def agrees_with_truth(sweep: LabelledSweep, frames: list[dict[str, Any]]) -> Non
 def test_a_blind_exam_has_six_sweeps_of_its_own_length(blind: Path) -> None:
     (exam,) = read_phantom(blind)
     truth = truth_of(exam.truth)
-    assert exam.subject == f"phantom/{truth['uuid']}"
+    assert exam.subject == f"phantom/{truth['seed']}-{truth['number']}"
     sweeps = list(exam.sweeps())
     assert [sweep.name for sweep in sweeps] == [f"sweep_{k}" for k in range(1, 7)]
     for number, sweep in enumerate(sweeps, 1):

@@ -115,6 +115,12 @@ def test_the_same_seed_loses_the_same_frames_and_another_chain_is_another_series
     assert write_series(plan, tmp_path / "a", resume=True) == [plan.truth_path(tmp_path / "a", 0)]
     with pytest.raises(OutputError, match="another series"):
         write_series(replace(plan, capture=CapturePlan(lost_share=0.5, text="x")), tmp_path / "a", resume=True)
+    with pytest.raises(OutputError, match="another series"):
+        write_series(
+            replace(plan, file_format=FileFormat.PNG if plan.file_format is FileFormat.MHA else FileFormat.MHA),
+            tmp_path / "a",
+            resume=True,
+        )
 
 
 def test_a_ruler_fits_every_depth_of_the_clinical_probe() -> None:

@@ -18,6 +18,7 @@ from edgefetal_export.training.biometry.frames import (
     drawn_frames,
     load_frames,
     require_labels,
+    require_references,
     steps_per_epoch,
 )
 from edgefetal_export.training.biometry.multitask import multitask_recipe, train
@@ -192,9 +193,29 @@ def test_picture_without_a_mask_is_varied_alone() -> None:
 def test_three_planes_are_trained_and_judged_in_millimetres(tmp_path: Path, recipe: MultitaskRecipe) -> None:
     steps: list[int] = []
     shares = {"validation_share": 0.25, "held_out_share": 0.1}
-    metrics = train(tmp_path / "run", recipe.model_copy(update=shares), EXAMS, resume=False, on_count=steps.append)
+    exams = [DrawnExam(f"{structure}-{k}", structure) for structure in STRUCTURES for k in range(8)]
+    metrics = train(tmp_path / "run", recipe.model_copy(update=shares), exams, resume=False, on_count=steps.append)
     row = metrics["epochs"][-1]
-    assert set(row["validation"]) <= {"HC", "AC", "FL"}
+    assert set(row["validation"]) == {"HC", "AC", "FL"}
     assert all(score["n"] >= score["n_measured"] for score in row["validation"].values())
     assert metrics["epochs"][1]["segmentation_loss"] < metrics["epochs"][0]["segmentation_loss"]
-    assert steps == [8 * 4 // 4]
+    assert steps == [16 * 4 // 4]
+
+
+def test_frames_without_a_length_have_none() -> None:
+    class Unmeasured(DrawnExam):
+        def sweeps(self) -> Iterator[LabelledSweep]:
+            for sweep in super().sweeps():
+                yield replace(sweep, lengths_mm={})
+
+    (frames,) = loaded([Unmeasured("a", "head")])
+    assert all(frame.length_mm is None for frame in frames)
+    with pytest.raises(DatasetError, match="No validation frame has a HC"):
+        require_references(frames, ("head",))
+
+
+def test_each_structure_needs_a_reference() -> None:
+    frames = [frame for exam in loaded(EXAMS[:8]) for frame in exam]
+    require_references(frames, STRUCTURES[:2])
+    with pytest.raises(DatasetError, match="has a FL"):
+        require_references(frames, STRUCTURES)

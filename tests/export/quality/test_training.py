@@ -14,15 +14,23 @@ import torch
 
 from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE, OPTIMAL, SUBOPTIMAL, LabelledSweep
 from edgefetal_calibration.datasets.split import Part
-from edgefetal_devices.errors import DatasetError, InputError, OutputError
+from edgefetal_devices.errors import CheckFailedError, DatasetError, InputError, OutputError
 from edgefetal_export.teachers.fetalclip import FetalClipConfig
 from edgefetal_export.teachers.lora import LoraSettings, lora_targets
 from edgefetal_export.teachers.quality_baselines import TABLE
 from edgefetal_export.training import run as run_folder
+from edgefetal_export.training.quality import encoders as encoders_module
+from edgefetal_export.training.quality import segmenter as segmenter_module
 from edgefetal_export.training.quality.augment import published_copy, vary
-from edgefetal_export.training.quality.classifier import QualityRecipe, quality_recipe
-from edgefetal_export.training.quality.decision import Decision, fit_probability, read_decision
-from edgefetal_export.training.quality.encoders import BaselineEncoder, Provenance, TowerEncoder, build_classifier
+from edgefetal_export.training.quality.classifier import QualityRecipe, QualityTask, quality_recipe
+from edgefetal_export.training.quality.decision import Decision, fit_probability, fit_threshold, read_decision
+from edgefetal_export.training.quality.encoders import (
+    BaselineEncoder,
+    Provenance,
+    TowerEncoder,
+    build_classifier,
+    provenance_of,
+)
 from edgefetal_export.training.quality.frames import FrameSamples, Material, Wishes, draw_split, refuse_ungraded
 from edgefetal_export.training.quality.loop import Reporter, make_accelerator
 from edgefetal_export.training.quality.sampling import balanced, shuffled
@@ -122,7 +130,7 @@ RECIPES: dict[str, QualityRecipe | SegmentationRecipe] = {
         tower("adapters", as_published=True), replace(WISHES, as_published=True, precision="bf16", epochs=2)
     ),
     "seg": segmenter("adapters", epochs=2),
-    "seg-whole": segmenter("whole", epochs=2),
+    "seg-whole": segmenter("whole", epochs=4, learning_rate=1e-2),
     "seg-as-published": segmenter("nothing", as_published=True, epochs=2),
     **{
         f"baseline-{row.name}": quality_recipe(
@@ -443,6 +451,53 @@ def test_decision_recovers_the_odds_and_the_temperature() -> None:
     assert decision.f1 == pytest.approx(f1)
     fixed = 2 * ((logits > 0) & truths).sum() / ((logits > 0).sum() + truths.sum())
     assert f1 >= fixed
+
+
+def test_frame_without_an_outline_is_never_good() -> None:
+    truths = np.array([True, True, True, False])
+    assert fit_threshold("area", np.array([0.0, 0.0, 0.2, 0.0]), truths).threshold == 0.2
+    with pytest.raises(CheckFailedError, match="outlines nothing"):
+        fit_threshold("area", np.zeros(4), truths)
+
+
+def test_only_the_last_epoch_must_outline_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setattr(segmenter_module, "covered", torch.zeros_like)
+    rows: list[dict[str, Any]] = []
+    with pytest.raises(CheckFailedError, match="outlines nothing"):
+        trained(run, segmenter("nothing", epochs=2), reporter=Reporter(on_epoch=rows.append))
+    assert len(rows) == 1
+    assert len(json.loads((run / "metrics.json").read_text())["epochs"]) == 2
+    assert not (run / "decision.json").exists()
+
+
+@pytest.mark.parametrize("which", ["training", "validation"])
+def test_loss_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    run, rows = tmp_path / "run", list[dict[str, Any]]()
+    steps: list[int] = []
+    loss, judge = QualityTask.loss, QualityTask.judge
+
+    def broken_loss(task: QualityTask, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return loss(task, logits, target) * (torch.nan if rows and which == "training" else 1.0)
+
+    def broken_judge(task: QualityTask, statistics: npt.NDArray[np.float32]) -> dict[str, float | None]:
+        return {"validation_loss": np.inf} if rows and which == "validation" else judge(task, statistics)
+
+    monkeypatch.setattr(QualityTask, "loss", broken_loss)
+    monkeypatch.setattr(QualityTask, "judge", broken_judge)
+    reporter = Reporter(on_step=steps.append, on_epoch=rows.append)
+    with pytest.raises(CheckFailedError, match=f"{which} loss of epoch 2 is not finite.*lower --learning-rate"):
+        trained(run, quality_recipe(TINY_BASELINE, WISHES), reporter=reporter)
+    assert (2 in steps) is (which == "validation")
+    assert len(torch.load(run / "checkpoint.pt", weights_only=True)["rows"]) == 1
+
+
+def test_released_file_is_known_under_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.pt"
+    file.write_bytes(b"weights")
+    assert provenance_of(file, released=False).origin == "given"
+    monkeypatch.setattr(encoders_module, "RELEASED_SHA256", hashlib.sha256(b"weights").hexdigest())
+    assert provenance_of(file, released=False).origin == "released"
 
 
 def test_provenance_says_what_it_is() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgefetal_calibration.datasets.labelled import LabelledSweep
 from edgefetal_calibration.datasets.split import Part
-from edgefetal_devices.errors import DatasetError, InputError, OutputError
+from edgefetal_devices.errors import CheckFailedError, DatasetError, InputError, OutputError
 from edgefetal_export.teachers.skill import (
     SkillConfig,
     SkillModel,
@@ -213,7 +213,27 @@ def test_finished_run_is_not_trained_again(disc_run: Path) -> None:
     assert (disc_run / "model.safetensors").read_bytes() == before
 
 
-def test_existing_folder_and_other_settings_are_refused(disc_run: Path) -> None:
+@pytest.mark.parametrize("which", ["training", "validation"])
+def test_loss_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    name = {"training": "skill_loss", "validation": "judge_clips"}[which]
+    part = getattr(training, name)
+    rows: list[dict[str, Any]] = []
+
+    def broken(*arguments: Any) -> Any:
+        value = part(*arguments)
+        if not rows:
+            return value
+        return value * torch.nan if which == "training" else [replace(clip, score=np.nan) for clip in value]
+
+    monkeypatch.setattr(training, name, broken)
+    with pytest.raises(CheckFailedError, match=f"{which} loss of epoch 2 is not finite; lower --learning-rate"):
+        train(tmp_path / "run", disc_recipe(), disc_exams(), resume=False, threads=1, on_epoch=rows.append)
+    assert len(torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["rows"]) == len(rows) == 1
+
+
+def test_existing_folder_and_other_settings_are_refused(disc_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any sweep is read."""
+    monkeypatch.setattr(training, "load_sweeps", None)
     with pytest.raises(OutputError, match="--resume"):
         train(disc_run, disc_recipe(), disc_exams(), resume=False, threads=1)
     with pytest.raises(OutputError, match="other settings"):

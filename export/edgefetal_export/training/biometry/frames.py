@@ -89,7 +89,8 @@ def _frames_of(exam: str, sweep: LabelledSweep) -> list[TrainingFrame]:
         if plane == NO_PLANE:
             frames.append(TrainingFrame(sweep.pixels[index], plane, scale=sweep.scale))
         elif plane in sweep.masks:
-            length_mm = float(sweep.lengths_mm[PRINCIPAL[plane].name][index]) if plane in PRINCIPAL else np.nan
+            lengths_mm = sweep.lengths_mm.get(PRINCIPAL[plane].name) if plane in PRINCIPAL else None
+            length_mm = np.nan if lengths_mm is None else float(lengths_mm[index])
             frames.append(
                 TrainingFrame(
                     pixels=sweep.pixels[index],
@@ -114,6 +115,21 @@ def require_labels(exams: Sequence[Sequence[TrainingFrame]], structures: Sequenc
         raise DatasetError(message)
     if beyond := sorted(outlined.difference(structures)):
         message = f"The data outline the {beyond[0]} too; add it to --structures, or leave these data out."
+        raise DatasetError(message)
+
+
+def require_references(frames: Sequence[TrainingFrame], structures: Sequence[str]) -> None:
+    """Refuse to choose a checkpoint by lengths that no validation frame has.
+
+    Raises:
+        DatasetError: no frame has a reference length of a structure.
+    """
+    known = {frame.plane for frame in frames if frame.length_mm is not None and frame.scale is not None}
+    if lacking := [structure for structure in structures if structure not in known]:
+        message = (
+            f"No validation frame has a {PRINCIPAL[lacking[0]].name} to choose a checkpoint by; give more exams of the "
+            f"{lacking[0]} with pixel size and length, or another --seed."
+        )
         raise DatasetError(message)
 
 

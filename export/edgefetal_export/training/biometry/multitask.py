@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from edgefetal_calibration.datasets.split import Part, Split, split_by_subject
-from edgefetal_devices.errors import DatasetError, InputError
+from edgefetal_calibration.datasets.split import Part, Split, split_datasets
+from edgefetal_devices.errors import CheckFailedError, DatasetError, InputError
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet, MultitaskUnetConfig, joint_loss, parameter_count
 from edgefetal_export.training import run as run_folder
 from edgefetal_export.training.biometry.augment import without_head
@@ -30,6 +30,7 @@ from edgefetal_export.training.biometry.frames import (
     drawn_frames,
     load_frames,
     require_labels,
+    require_references,
     steps_per_epoch,
 )
 from edgefetal_export.training.run import Recipe
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 ABSTENTION_COST_MM = 10.0
 
 FRAMES_PER_EXAM = 4
+HC18 = "hc18"
 _FEW_STEPS = 20
 
 
@@ -176,14 +178,14 @@ def epochs_done(run: Path) -> int:
 
 
 def draw_split(exams: Sequence[LabelledExam], recipe: MultitaskRecipe) -> Split:
-    """Draw the recipe's split."""
-    return split_by_subject(
-        exams,
-        dataset=recipe.dataset,
-        seed=recipe.seed,
-        validation=recipe.validation_share,
-        held_out=recipe.held_out_share,
-    )
+    """Draw the recipe's split; each kind of dataset is in every part of it."""
+    by_kind: dict[str, list[LabelledExam]] = {}
+    for exam in exams:
+        # HC18's numbers stand alone; all other kinds stand before the names of their subjects.
+        kind, slash, _ = exam.subject.partition("/")
+        by_kind.setdefault(kind if slash else HC18, []).append(exam)
+    sets = [(recipe.dataset, list(exams))] if len(by_kind) < 2 else list(by_kind.items())  # noqa: PLR2004 - several
+    return split_datasets(sets, seed=recipe.seed, validation=recipe.validation_share, held_out=recipe.held_out_share)
 
 
 def _network(recipe: MultitaskRecipe) -> MultitaskUnet:
@@ -211,7 +213,7 @@ def validate(network: nn.Module, frames: Sequence[TrainingFrame], recipe: Multit
             masks, planes = network(torch.from_numpy(np.concatenate([image for image, _ in images])))
             named = [config.planes[int(answer.argmax())] for answer in planes]
             right += [named[0] == frame.plane, *(name == NO_PLANE for name in named[1:])]
-            if frame.length_mm is not None and frame.scale is not None:
+            if frame.length_mm is not None and frame.scale is not None and frame.plane in config.structures:
                 image, box = images[0]
                 logits = masks[0, config.structures.index(frame.plane)].numpy()
                 found = find_structure(frame.plane, logits, box, frame.scale, fan_field(image[0, 0], spec, box))
@@ -309,7 +311,9 @@ def train(
         What `metrics.json` holds.
 
     Raises:
-        DatasetError: there are too few subjects or frames, or a structure of the recipe is nowhere outlined.
+        DatasetError: there are too few subjects or frames, or a structure of the recipe is nowhere outlined, or has no
+            reference among the validation frames.
+        CheckFailedError: the loss is no longer finite.
         OutputError: the folder belongs to another run.
     """
     torch.set_num_threads(threads)
@@ -321,13 +325,14 @@ def train(
     if steps == 0:
         message = f"{len(training)} training exams do not fill a batch of {recipe.batch_size}; use --batch-size."
         raise DatasetError(message)
-    on_count(steps)
-    run_folder.open_run(run, recipe, split, resume=resume)
     validating = drawn_frames(
         load_frames(split.select(exams, Part.VALIDATION), on_load),
         recipe.frames_per_exam,
         (recipe.seed, VALIDATION_EPOCH),
     )
+    require_references(validating, recipe.network.structures)
+    on_count(steps)
+    run_folder.open_run(run, recipe, split, resume=resume)
 
     network = _network(recipe)
     averaging = get_ema_multi_avg_fn(recipe.average_decay)  # type: ignore[no-untyped-call]
@@ -362,6 +367,9 @@ def train(
         )
         advance = functools.partial(on_step, epoch + 1)
         losses = _train_epoch(network, average, optimizer, schedule, batches, recipe, advance)
+        if not np.isfinite(losses).all():
+            message = f"The loss of epoch {epoch + 1} is not finite; train anew with a smaller --learning-rate."
+            raise CheckFailedError(message)
         score = validate(average.module, validating, recipe)
         rows.append(
             {

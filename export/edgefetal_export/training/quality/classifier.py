@@ -91,9 +91,6 @@ class QualityTask:
         """
         self.network = network
         self._recipe, self._training, self._validation = recipe, training, validation
-        positives = int(training.positive.sum())
-        negatives = len(training.positive) - positives
-        self._positive_weight = negatives / positives if recipe.balance == "pos-weight" else 1.0
         self.training: Dataset[tuple[Tensor, Tensor]] = FrameSamples(training, recipe, _target, augment=True)
         self.validation: Dataset[tuple[Tensor, Tensor]] = FrameSamples(validation, recipe, _target, augment=False)
         self.validation_count = len(validation.pictures)
@@ -104,8 +101,7 @@ class QualityTask:
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean binary cross-entropy."""
-        weight = torch.tensor([self._positive_weight], device=logits.device)
-        return nn.functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+        return nn.functional.binary_cross_entropy_with_logits(logits, target)
 
     def statistics(self, logits: Tensor, _target: Tensor) -> Tensor:
         """Keep the logit of each picture, shape (N, 1)."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, ValidationError
 
 from edgefetal_calibration.quality import best_threshold, fit_temperature, frame_metrics, tempered
-from edgefetal_devices.errors import InputError
+from edgefetal_devices.errors import CheckFailedError, InputError
 from edgefetal_export.training.quality.loop import DECISION
 
 if TYPE_CHECKING:
@@ -97,8 +97,17 @@ def fit_threshold(
         score: what is compared.
         scores: shape (N,), 0 to 1.
         truths: whether each frame shows the plane.
+
+    Raises:
+        CheckFailedError: they are areas, and nothing is outlined in any frame.
     """
-    threshold = best_threshold(scores, truths)
+    # A frame in which nothing is outlined is never good, whatever its F1 would be.
+    if score == "area" and not (scores > 0).any():
+        raise CheckFailedError(
+            f"The kept network outlines nothing in any of {len(scores)} validation frames, so no area can be the "
+            "threshold; train longer with --epochs in another --out, or with another --learning-rate."
+        )
+    threshold = best_threshold(scores, truths, above=0.0 if score == "area" else -1.0)
     return Decision(
         score=score,
         threshold=threshold,

@@ -133,7 +133,8 @@ def provenance_of(weights: Path | None, *, released: bool) -> Provenance:
         return Provenance(origin="random")
     if released:
         return Provenance(origin="released", sha256=RELEASED_SHA256)
-    return Provenance(origin="given", sha256=_sha256(weights / _PRETRAINED_WEIGHTS if weights.is_dir() else weights))
+    digest = _sha256(weights / _PRETRAINED_WEIGHTS if weights.is_dir() else weights)
+    return Provenance(origin="released" if digest == RELEASED_SHA256 else "given", sha256=digest)
 
 
 def _sha256(path: Path) -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PREPARED: Final = "prepared"
 
-Balance = Literal["sampler", "pos-weight", "none"]
+Balance = Literal["sampler", "none"]
 # The kind of a dataset, and its exams.
 Graded = tuple[str, "Sequence[LabelledExam]"]
 
@@ -46,8 +46,7 @@ class FrameRecipe(LoopRecipe):
     Args:
         weights: what the encoder began with.
         as_published: data, labels, augmentation, balance and decision as in FetalCLIP-IQA.
-        balance: `sampler` shows as many frames with a plane as without; `pos-weight` weighs frames with a plane up in
-            the loss; `none` leaves them as they come.
+        balance: `sampler` shows as many frames with a plane as without; `none` leaves them as they come.
         negatives_per_positive: training frames without a plane that are read for each one with; whole exams have about
             forty.
         validation_every: of the validation sweeps every so-manieth frame is read.
@@ -218,7 +217,7 @@ def epoch_order(material: Material, recipe: FrameRecipe, epoch: int) -> list[int
 
 
 def training_odds(material: Material, recipe: FrameRecipe) -> float:
-    """Return how many frames with a plane a network sees for each without, weights counted."""
+    """Return how many frames with a plane a network sees for each without."""
     if recipe.balance != "none":
         return 1.0
     count = int(material.positive.sum())

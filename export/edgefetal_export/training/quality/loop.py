@@ -12,6 +12,7 @@ The main process alone writes files. Nothing is sent anywhere.
 from __future__ import annotations
 
 import datetime as dt
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edgefetal_calibration.datasets.split import Part
-from edgefetal_devices.errors import EdgeFetalError, InputError
+from edgefetal_devices.errors import CheckFailedError, EdgeFetalError, InputError
 from edgefetal_export.teachers.lora import load_trainable_weights, trainable_weights
 from edgefetal_export.training import run as run_folder
 from edgefetal_export.training.quality.curves import draw_loss_curves
@@ -203,6 +204,7 @@ def train(
         What `metrics.json` holds.
 
     Raises:
+        CheckFailedError: a loss is not finite, or the network cannot decide anything after its last epoch.
         InputError: there are fewer samples than a step has, or the checkpoint is damaged.
     """
     reporter = Reporter() if reporter is None else reporter
@@ -239,8 +241,10 @@ def train(
         torch.manual_seed((recipe.seed * 100_003 + epoch) * 1_009 + accelerator.process_index)
         draws.epoch = epoch
         loss = _train_epoch(accelerator, network, optimizer, batches, task, reporter, epoch + 1)
+        check_finite(loss, "training", epoch + 1, run)
         statistics = _validate(accelerator, network, validation_batches, task)
         row = {"epoch": epoch + 1, "loss": loss, **task.judge(statistics), "seconds": time.perf_counter() - started_s}
+        check_finite(row["validation_loss"], "validation", epoch + 1, run)
         rows.append(row)
         better = _best_row(rows) is row
         if better:
@@ -256,6 +260,19 @@ def train(
     accelerator.wait_for_everyone()
     load_trainable_weights(task.network, best.weights)
     return _metrics(recipe, split, task, rows)
+
+
+def check_finite(loss: float | None, which: str, epoch: int, run: Path) -> None:
+    """Refuse a loss that is no number, before anything is kept of it.
+
+    Raises:
+        CheckFailedError: it is not finite.
+    """
+    if loss is None or not math.isfinite(loss):
+        raise CheckFailedError(
+            f"The {which} loss of epoch {epoch} is not finite ({loss}); lower --learning-rate and name another --out. "
+            f"{run} keeps the {epoch - 1} epoch(s) before, and with the same settings --resume comes to the same."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +313,7 @@ def _train_epoch(
     reporter: Reporter,
     epoch: int,
 ) -> float:
-    """Run one epoch; return the mean loss over all processes."""
+    """Run one epoch; return the mean loss over all processes, or what is not finite as soon as it is seen."""
     network.train()
     total, count = 0.0, 0
     for image, target in batches:
@@ -306,6 +323,9 @@ def _train_epoch(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         total, count = total + float(loss.detach()), count + 1
+        # Several processes must end together, which they do after the epoch: their mean is no number then either.
+        if accelerator.num_processes == 1 and not math.isfinite(total):
+            return total
         if accelerator.sync_gradients and accelerator.is_main_process:
             reporter.on_step(epoch)
     mean = accelerator.reduce(torch.tensor(total / count, device=accelerator.device), reduction="mean")
@@ -378,9 +398,17 @@ def _write_results(
         whole = {name: tensor.detach().cpu() for name, tensor in task.network.state_dict().items()}
         known = {name: tensor for name, tensor in best.weights.items() if name in whole}
         run_folder.save_weights(run, whole | known)
-    write_file(run / DECISION, json_bytes(task.decide(best.statistics).model_dump(mode="json")))
     run_folder.write_metrics(run, _metrics(recipe, split, task, rows))
     write_file(run / run_folder.CURVES, draw_loss_curves(rows, _best_row(rows)))
+    try:
+        decision = task.decide(best.statistics)
+    except CheckFailedError:
+        # An early epoch may decide nothing yet; a decision of weights that are kept no longer must not stay.
+        (run / DECISION).unlink(missing_ok=True)
+        if len(rows) >= recipe.epochs:
+            raise
+        return
+    write_file(run / DECISION, json_bytes(decision.model_dump(mode="json")))
 
 
 def _metrics(recipe: LoopRecipe, split: Split, task: Task, rows: list[dict[str, Any]]) -> dict[str, Any]:

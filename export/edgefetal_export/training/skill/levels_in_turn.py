@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 
 from edgefetal_calibration.datasets.split import Part, Split, split_by_subject
-from edgefetal_devices.errors import DatasetError, InputError
+from edgefetal_devices.errors import CheckFailedError, DatasetError, InputError
 from edgefetal_export.teachers.multitask_unet import parameter_count
 from edgefetal_export.teachers.skill import SkillConfig, SkillModel
 from edgefetal_export.training import run as run_folder
@@ -285,11 +285,14 @@ def train(
         What `metrics.json` holds.
 
     Raises:
+        CheckFailedError: a loss is not finite.
         DatasetError: there are too few subjects or clips, or an exam does not fit.
         OutputError: the folder belongs to another run.
     """
     torch.set_num_threads(threads)
     split = draw_split(exams, recipe)
+    # Reading takes long; a folder that will be refused is refused before.
+    run_folder.check_run(run, recipe, split, resume=resume)
     levels = draw_levels(split)
     run_exams = split.select(exams, Part.TRAIN)
     data = _Data(
@@ -315,8 +318,11 @@ def train(
     for epoch in range(len(rows), recipe.epochs):
         started_s = time.perf_counter()
         losses = training.epoch(data, epoch, on_step)
+        _check_finite(losses, "training", epoch, run)
         clips = judge_clips(training.model, data.validation, recipe.network.seq_len, recipe.preprocess)
-        rows.append(_row(epoch, losses, clips) | {"seconds": time.perf_counter() - started_s})
+        row = _row(epoch, losses, clips) | {"seconds": time.perf_counter() - started_s}
+        _check_finite((row["validation_cost"],), "validation", epoch, run)
+        rows.append(row)
         if _best(rows) is rows[-1]:
             best_weights = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
         run_folder.save_checkpoint(run, training.state() | {"rows": rows, "best_weights": best_weights})
@@ -380,7 +386,7 @@ class _Training:
             schedule.load_state_dict(saved)
 
     def epoch(self, data: _Data, epoch: int, on_step: Callable[[int, int], None]) -> tuple[float, float]:
-        """Run one epoch; return the mean losses of the task and of the skill network."""
+        """Run one epoch, or until a loss is not finite; return the mean losses of the task and of the skill network."""
         recipe = self._recipe
         self.model.train()
         # The clips of a level depend on the epoch alone, whether or not the run was interrupted.
@@ -397,6 +403,8 @@ class _Training:
         sums = np.zeros(2)
         for task_batch, skill_batch in zip(task_clips, skill_clips, strict=False):
             sums += self._step(task_batch, skill_batch)
+            if not np.isfinite(sums).all():
+                break
             on_step(epoch + 1, self._steps)
         task_mean, skill_mean = sums / self._steps
         return float(task_mean), float(skill_mean)
@@ -422,6 +430,20 @@ class _Training:
         for schedule in self._schedules:
             schedule.step()
         return float(lower.detach()), float(foretelling.detach())
+
+
+def _check_finite(losses: Sequence[float], which: str, epoch: int, run: Path) -> None:
+    """Refuse losses that are no numbers, before anything is kept of them.
+
+    Raises:
+        CheckFailedError: one is not finite.
+    """
+    if not np.isfinite(losses).all():
+        raise CheckFailedError(
+            f"A {which} loss of epoch {epoch + 1} is not finite; lower --learning-rate or --skill-learning-rate and "
+            f"name another --out. {run} keeps the {epoch} epoch(s) before, and with the same settings --resume comes "
+            "to the same."
+        )
 
 
 def _row(epoch: int, losses: tuple[float, float], clips: list[JudgedClip]) -> dict[str, Any]:
