@@ -40,7 +40,18 @@ def onnx_from_network(network: nn.Module, spec: PreprocessSpec, outputs: Sequenc
     Returns:
         The graph with its weights, which one file can hold up to 2 GB of.
     """
-    example = torch.zeros(1, 1, spec.height_px, spec.width_px)
+    return exported(network, torch.zeros(1, 1, spec.height_px, spec.width_px), INPUT, outputs)
+
+
+def exported(network: nn.Module, example: torch.Tensor, name: str, outputs: Sequence[str]) -> bytes:
+    """Export a network for inputs of the example's shape.
+
+    Args:
+        network: in evaluation mode.
+        example: its input.
+        name: what the input is called in the graph.
+        outputs: what the tensors that it returns are called in the graph.
+    """
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     # The exporter mentions every optional package that it does without.
@@ -51,7 +62,7 @@ def onnx_from_network(network: nn.Module, spec: PreprocessSpec, outputs: Sequenc
             program = torch.onnx.export(
                 network,
                 (example,),
-                input_names=[INPUT],
+                input_names=[name],
                 output_names=list(outputs),
                 opset_version=OPSET,
                 dynamo=True,

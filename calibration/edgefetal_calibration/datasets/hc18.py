@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from edgefetal_runtime.scale import Scale
 
+KIND = "hc18"
 LICENCE = "CC BY 4.0"
 ATTRIBUTION = "HC18, van den Heuvel et al. 2018, doi 10.5281/zenodo.1327317"
 

@@ -34,7 +34,7 @@ class DatasetKind:
 
 
 TABLE = (
-    DatasetKind("hc18", hc18.read_hc18, hc18.LICENCE, hc18.ATTRIBUTION),
+    DatasetKind(hc18.KIND, hc18.read_hc18, hc18.LICENCE, hc18.ATTRIBUTION),
     DatasetKind(acouslic.KIND, acouslic.read_acouslic, acouslic.LICENCE, acouslic.ATTRIBUTION),
     DatasetKind(planes_db.KIND, planes_db.read_planes_db, planes_db.LICENCE, planes_db.ATTRIBUTION),
     DatasetKind(phantom.KIND, phantom.read_phantom, phantom.LICENCE, phantom.ATTRIBUTION),

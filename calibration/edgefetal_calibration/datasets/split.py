@@ -43,6 +43,12 @@ class Case(Protocol):
 CaseT = TypeVar("CaseT", bound=Case)
 
 
+def kind_in_name(subject: str) -> str | None:
+    """Return the kind that a subject's name stands with, as in `acouslic/S-017`; None of a bare number of HC18's."""
+    kind, slash, _ = subject.partition("/")
+    return kind if slash else None
+
+
 class Split(BaseModel):
     """Which subjects are in which part; written beside the model and into the bundle.
 
@@ -95,7 +101,7 @@ class Split(BaseModel):
                     f"{case.name} of the {parts[1].value} part; give the two different subjects."
                 )
         if not known:
-            named = {subject: of for subject, of in self.parts.items() if "/" in subject}
+            named = {subject: of for subject, of in self.parts.items() if kind_in_name(subject)}
             return [case for case in cases if named.get(case.subject, Part.HELD_OUT) is part]
         by_content = {subject: self.parts[self.digests[case.digest()]] for subject, case in known.items()}
         return [

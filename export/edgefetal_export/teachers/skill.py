@@ -7,7 +7,6 @@ scratch with one sigmoid output; widths of the U-Net and its normalisation are o
 
 from __future__ import annotations
 
-import warnings
 from typing import cast
 
 import torch
@@ -16,7 +15,7 @@ from monai.networks.nets.resnet import ResNet
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
 
-from edgefetal_export.onnx import OPSET
+from edgefetal_export.onnx import exported
 
 # Grey levels of a frame that is all one colour are not divided by nothing.
 _LEAST_STD = 1e-3
@@ -130,23 +129,4 @@ def onnx_from_skill(skill: SkillNetwork, seq_len: int, size_px: tuple[int, int])
         seq_len: frames of a clip.
         size_px: height and width of a frame.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            skill,
-            (torch.zeros(1, seq_len, *size_px),),
-            input_names=["clip"],
-            output_names=["score"],
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None  # noqa: S101 - torch returns None only when it writes a file itself
-    model = program.model_proto
-    # The exporter notes in every node from which file and line it came; that is this machine's business.
-    for noted in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
-        del noted.metadata_props[:]
-        noted.ClearField("doc_string")
-    content: bytes = model.SerializeToString()
-    return content
+    return exported(skill, torch.zeros(1, seq_len, *size_px), "clip", ("score",))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
+
+from edgefetal_export.training.figure import new_figure, png_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,16 +20,11 @@ def draw_curves(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> bytes:
     Returns:
         A PNG picture.
     """
-    # matplotlib takes a second to import and only this picture needs it.
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, error = figure.subplots(1, 2)
+    figure, (loss, error) = new_figure(10, panels=2)
     loss.plot(epochs, [row["segmentation_loss"] for row in rows], label="segmentation (Dice + cross-entropy)")
     loss.plot(epochs, [row["classification_loss"] for row in rows], label="plane (cross-entropy)")
     loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
-    loss.legend()
     for name in rows[0]["validation"]:
         measured = [row for row in rows if row["validation"][name]["mae_mm"] is not None]
         error.plot(
@@ -39,9 +35,4 @@ def draw_curves(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> bytes:
     error.plot(epochs, [row["validation_cost_mm"] for row in rows], ":", label="with abstentions at 10 mm")
     error.plot(best["epoch"], best["validation_cost_mm"], "o", label=f"kept: epoch {best['epoch']}")
     error.set(xlabel="epoch", ylabel="validation mean absolute error (mm)", yscale="log")
-    error.legend()
-    for axes in (loss, error):
-        axes.grid(alpha=0.3, which="both")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return png_of(figure)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from edgefetal_calibration.datasets.split import Part, Split, split_datasets
+from edgefetal_calibration.datasets import hc18
+from edgefetal_calibration.datasets.split import Part, Split, kind_in_name, split_datasets
 from edgefetal_devices.errors import CheckFailedError, DatasetError, InputError
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet, MultitaskUnetConfig, joint_loss, parameter_count
 from edgefetal_export.training import run as run_folder
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 ABSTENTION_COST_MM = 10.0
 
 FRAMES_PER_EXAM = 4
-HC18 = "hc18"
 _FEW_STEPS = 20
 
 
@@ -181,9 +181,7 @@ def draw_split(exams: Sequence[LabelledExam], recipe: MultitaskRecipe) -> Split:
     """Draw the recipe's split; each kind of dataset is in every part of it."""
     by_kind: dict[str, list[LabelledExam]] = {}
     for exam in exams:
-        # HC18's numbers stand alone; all other kinds stand before the names of their subjects.
-        kind, slash, _ = exam.subject.partition("/")
-        by_kind.setdefault(kind if slash else HC18, []).append(exam)
+        by_kind.setdefault(kind_in_name(exam.subject) or hc18.KIND, []).append(exam)
     sets = [(recipe.dataset, list(exams))] if len(by_kind) < 2 else list(by_kind.items())  # noqa: PLR2004 - several
     return split_datasets(sets, seed=recipe.seed, validation=recipe.validation_share, held_out=recipe.held_out_share)
 
