@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgefetal.cli import bench, build, calibrate, demo, evaluate, growth, import_teacher, phantom, run, train, verify
+from edgefetal.cli import (
+    bench,
+    build,
+    calibrate,
+    demo,
+    distil,
+    evaluate,
+    growth,
+    import_teacher,
+    phantom,
+    run,
+    train,
+    verify,
+)
 from edgefetal_devices.errors import EdgeFetalError, EnvironmentLacksError
 
 _BUILD_PACKAGES = frozenset(
@@ -69,6 +82,7 @@ def _main(
 app.command("demo", epilog="Example: edgefetal demo")(demo.demo)
 app.add_typer(train.app, name="train")
 app.add_typer(import_teacher.app, name="import")
+app.command("distil", epilog=distil.EXAMPLE)(distil.distil)
 app.command("build", epilog="Example: edgefetal build RUN --device cpu --calibration hc18:data/hc18 --out BUNDLE")(
     build.build
 )

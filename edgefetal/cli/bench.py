@@ -54,6 +54,7 @@ def bench(
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "onnxruntime": metadata.version("onnxruntime"),
+        "back_end": networks["shipped"].backend.name,
         "threads": threads,
     }
     terminal.write_json(
@@ -71,7 +72,11 @@ def bench(
         (name, *(f"{v:.2f}" for v in (la.prepare_ms, la.infer_p50_ms, la.infer_p95_ms, la.infer_max_ms)))
         for name, la in latencies.items()
     ]
-    terminal.show_table(f"{rounds} interleaved rounds, {machine['machine']}, {machine['cpus']} cores", columns, lines)
+    terminal.show_table(
+        f"{rounds} interleaved rounds, {machine['back_end']}, {machine['machine']}, {machine['cpus']} cores",
+        columns,
+        lines,
+    )
     terminal.say(
         f"The shipped graph is {ratio.median:.2f} times as fast as the float one "
         f"(95 % interval {ratio.low:.2f} to {ratio.high:.2f})."

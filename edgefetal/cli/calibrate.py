@@ -7,20 +7,21 @@ from typing import Annotated
 
 import typer
 
-from edgefetal.cli.options import BundleArgument, JsonOption
+from edgefetal.cli.options import BudgetOption, BundleArgument, JsonOption
 
 
 def calibrate(
     bundle: BundleArgument,
     dataset: Annotated[
-        str,
+        list[str],
         typer.Option(
             "--dataset",
             metavar="KIND:PATH",
-            help="The bundle's own dataset, or a site's: it then gives the intervals alone.",
+            help="The bundle's own dataset, or a site's, which gives the intervals alone; may be repeated.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write; must not exist.")],
+    budget: BudgetOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Fit the thresholds and intervals of a bundle again, judge it again, and write it as a new one; no training.
@@ -31,18 +32,19 @@ def calibrate(
     from edgefetal.cli import terminal
     from edgefetal.cli.build import show_finished
     from edgefetal.starter import bundle_folder
-    from edgefetal_calibration.datasets.kinds import read_heads
-    from edgefetal_export.finish import draft_of, finish
+    from edgefetal_calibration.budget import read_budget
+    from edgefetal_calibration.datasets.kinds import read_exams
+    from edgefetal_export.finish import draft_of, recalibrate
     from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.infer.bundle import load_bundle
 
     folder = bundle_folder(bundle)
     require_new_folder(out, outside=folder)
     terminal.check_json_target(json_file, out, folder)
-    draft = draft_of(load_bundle(folder))
-    _, cases = read_heads(dataset)
+    limits, draft = read_budget(budget), draft_of(load_bundle(folder))
+    exams = [exam for text in dataset for exam in read_exams(text)[1]]
     with terminal.steps() as progress:
-        finished = finish(draft, cases, out, progress=progress)
+        finished = recalibrate(draft, exams, out, budget=limits, progress=progress)
     terminal.write_json(
         json_file, {"out": str(out), "sizes_bytes": finished.sizes_bytes, "evidence": finished.evidence}
     )

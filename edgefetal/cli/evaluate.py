@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
+from edgefetal.cli.evaluate_frames import evaluate_exams
+from edgefetal.cli.evaluate_pictures import evaluate_pictures
 from edgefetal.cli.evaluate_run import evaluate_run, is_run
 from edgefetal.cli.options import BackendOption, JsonOption, ThreadsOption
 from edgefetal_devices.errors import InputError
@@ -41,6 +43,9 @@ def evaluate(
         Optional[Path],
         typer.Option("--fov", metavar="MASK.mha", help="Field of view of the probe. [default: ACOUSLIC-AI's]"),
     ] = None,
+    frames_per_exam: Annotated[
+        int, typer.Option("--frames-per-exam", min=1, help="Frames of each exam of sweeps, half of them with a plane.")
+    ] = 8,
     json_file: JsonOption = None,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -49,7 +54,9 @@ def evaluate(
 
     Where the bundle has intervals, they are judged on those subjects that they were not fitted on.
 
-    `hc18:PATH` is a folder in the official layout: `training_set/` and `training_set_pixel_size_and_HC.csv`.
+    `hc18:PATH` is a folder in the official layout: `training_set/` and `training_set_pixel_size_and_HC.csv`. Of exams
+    of sweeps, such as `phantom:PATH`, some frames of each are measured: planes, HC, AC and FL. With --reference the
+    lines of the accuracy budget are judged on them too.
 
     Of a run of a quality recipe the decision is judged instead, frame by frame on whole exams such as `acouslic:PATH`,
     sweeps with no abdomen included; where the run outlines the abdomen, ACOUSLIC-AI's challenge score is given too.
@@ -63,12 +70,9 @@ def evaluate(
     _refuse("a bundle", {"--as-official": as_official, "--fov": fov})
     from edgefetal.cli import terminal
     from edgefetal.starter import bundle_folder
-    from edgefetal_calibration.charts import draw_evaluation
-    from edgefetal_calibration.datasets.kinds import read_heads
-    from edgefetal_calibration.datasets.split import Part, Split, select_part
-    from edgefetal_calibration.evaluate import compare, evaluate_heads, rows, summarise
-    from edgefetal_calibration.intervals import coverage, risk_coverage, unused
-    from edgefetal_runtime.atomic import write_file
+    from edgefetal_calibration.datasets.hc18 import HeadCase
+    from edgefetal_calibration.datasets.kinds import read_exams
+    from edgefetal_calibration.datasets.split import parse_split, select_part
     from edgefetal_runtime.infer.bundle import MODEL, REFERENCE, SPLIT, load_bundle
     from edgefetal_runtime.infer.network import load_network
 
@@ -76,63 +80,24 @@ def evaluate(
     terminal.check_svg_target(chart_file, folder)
     terminal.check_json_target(json_file, folder, chart_file)
     loaded = load_bundle(folder)
-    _, cases = read_heads(dataset)
-    split = Split.model_validate_json(loaded.read(SPLIT))
-    chosen = select_part(split, cases, part)
+    _, exams = read_exams(dataset)
+    split = parse_split(loaded.read(SPLIT), folder / SPLIT)
+    selected = select_part(split, exams, part)
     files = {"shipped": MODEL} | ({"reference": REFERENCE} if reference else {})
     networks = {name: load_network(loaded, backend=backend, file=file, threads=threads) for name, file in files.items()}
-    with terminal.steps() as progress:
-        results = evaluate_heads(networks, chosen, progress.step("pictures", len(chosen)))
-
-    intervals = loaded.manifest.intervals
-    # A subject that the network was trained on says nothing of an interval either.
-    held_out = split.select(chosen, Part.HELD_OUT)
-    fresh = {case.name for case in (unused(held_out, intervals) if intervals else held_out)}
-    unseen = [result for result in results["shipped"] if result.name in fresh]
-    held = coverage(unseen, intervals.level) if intervals else {}
-    risk = risk_coverage(results["shipped"])
-    summaries = {name: summarise(of_network) for name, of_network in results.items()}
-    value: dict[str, Any] = {
+    about = {
         "bundle": {"name": loaded.manifest.name, "sha256": loaded.sha256},
         "dataset": dataset,
         "part": part,
-        "n_left_out": len(cases) - len(chosen),
-        **summaries["shipped"],
-        "coverage": held,
-        "risk_coverage": risk,
-        "cases": rows(results["shipped"]),
+        "n_left_out": len(exams) - len(selected),
     }
-    if reference:
-        value["reference"] = {**summaries["reference"], "cases": rows(results["reference"])}
-        value["paired"] = compare(results["shipped"], results["reference"])
-    if chart_file is not None:
-        title = f"{loaded.manifest.name} on {dataset.partition(':')[0]}, {part} part, n = {len(chosen)}"
-        picture = draw_evaluation(results["shipped"], unseen, risk, intervals, title=title)
-        write_file(chart_file, picture.encode())
-    terminal.write_json(json_file, value)
-
-    terminal.say(f"{part} part: {len(chosen)} of {len(cases)} pictures.")
-    columns = ("graph", "measured", "MAE", "bias", "p95", "max", "Dice", "ms")
-    lines = [
-        (
-            name,
-            f"{s['n_measured']} of {s['n']}",
-            *(terminal.figure(s[key]) for key in ("hc_mae_mm", "hc_bias_mm", "hc_p95_mm", "hc_max_mm")),
-            terminal.figure(s["dice_mean"], 4),
-            terminal.figure(1e3 * s["seconds_per_frame"], 1),
-        )
-        for name, s in summaries.items()
-    ]
-    terminal.show_table(f"HC error in mm, {summaries['shipped']['n_subjects']} subjects; ms a frame", columns, lines)
-    terminal.show_coverage(held)
-    if reference:
-        paired = value["paired"]
-        terminal.say(
-            f"Shipped minus reference, case by case: mean absolute difference "
-            f"{terminal.figure(paired['hc_mean_abs_difference_mm'], 3)} mm, largest "
-            f"{terminal.figure(paired['hc_max_abs_difference_mm'])} mm; "
-            f"{terminal.figure(paired['time_ratio'])} times as fast."
-        )
+    chosen = [exam for exam in selected if isinstance(exam, HeadCase)]
+    if len(chosen) < len(selected):
+        _refuse("exams of sweeps", {"--chart": chart_file})
+        terminal.say(f"{part} part: {len(selected)} of {len(exams)} exams.")
+        evaluate_exams(loaded, networks, selected, frames_per_exam, about, json_file)
+        return
+    evaluate_pictures(loaded, networks, chosen, split, about, chart_file, json_file)
 
 
 def _refuse(what: str, options: dict[str, object]) -> None:

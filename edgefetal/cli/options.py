@@ -19,3 +19,7 @@ ThreadsOption = Annotated[
         "--threads", min=1, help="CPU threads of the network. [default: the back end's choice]", show_default=False
     ),
 ]
+BudgetOption = Annotated[
+    Optional[Path],
+    typer.Option("--budget", metavar="YAML", help="What may be lost. [default: ours]", show_default=False),
+]

@@ -1,31 +1,37 @@
-"""From a training run to a bundle: export, prove, quantise, judge, package."""
+"""From a training run to a bundle: export, prove, quantise, judge, mend, package."""
 
 from __future__ import annotations
 
+import hashlib
 import platform
+from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import onnx
 
 from edgefetal_calibration.datasets.kinds import dataset_kind
 from edgefetal_calibration.datasets.split import Part
 from edgefetal_calibration.phantom.exam import Exam, ExamPlan
 from edgefetal_calibration.phantom.protocol import Protocol
-from edgefetal_calibration.ranges import choose_range_frames
+from edgefetal_calibration.ranges import LEAST_FRAMES, draw_range_frames
 from edgefetal_calibration.thresholds import NONE
-from edgefetal_devices.errors import InputError
-from edgefetal_export.finish import Draft, finish
+from edgefetal_devices.errors import DatasetError
+from edgefetal_export.finish import Draft, judge_for, judged_evidence, package
 from edgefetal_export.onnx import check_parity, onnx_from_network
-from edgefetal_export.quantise.static import METHOD, layer_groups, quantised_onnx
-from edgefetal_export.teachers.multitask_unet import MultitaskUnet, parameter_count
+from edgefetal_export.quantise.blocks import blocks_of
+from edgefetal_export.quantise.qdq import prepared
+from edgefetal_export.quantise.ranges import read_or_collect
+from edgefetal_export.quantise.tuning import TuningSettings, tuned
+from edgefetal_export.ship import Floats, Precision, choose, story
+from edgefetal_export.teachers.multitask_unet import parameter_count
 from edgefetal_export.training import run as run_folder
-from edgefetal_export.training.biometry.multitask import MultitaskRecipe
+from edgefetal_export.training.outliner import load_outliner
 from edgefetal_runtime.atomic import require_new_folder
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
-from edgefetal_runtime.infer.bundle import HEAD
 from edgefetal_runtime.infer.golden import make_golden
 from edgefetal_runtime.infer.preprocess import preprocess
 
@@ -36,16 +42,29 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgefetal_calibration.datasets.hc18 import HeadCase
+    from edgefetal_calibration.budget import AccuracyBudget
+    from edgefetal_calibration.datasets.labelled import LabelledExam
     from edgefetal_calibration.datasets.split import Split
-    from edgefetal_calibration.ranges import RangeFrames
+    from edgefetal_calibration.ranges import RangeSet
     from edgefetal_devices.profile import Profile
     from edgefetal_export.finish import Progress
+    from edgefetal_export.ship import Shipped
+    from edgefetal_export.training.outliner import Outliner
 
 RANGE_FRAMES = 200
 _PARITY_FRAMES = 4
 # Either OpenCV wheel will do.
-_TOOLS = ("torch", "monai", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless", "opencv-python")
+_TOOLS = (
+    "torch",
+    "monai",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+)
 
 
 @dataclass(frozen=True)
@@ -75,111 +94,185 @@ def golden_frames() -> list[npt.NDArray[np.uint8]]:
 
 
 def build(
-    run: Path, profile: Profile, cases: Sequence[HeadCase], out: Path, *, name: str, progress: Progress
+    run: Path,
+    profile: Profile,
+    exams: Sequence[LabelledExam],
+    out: Path,
+    *,
+    name: str,
+    budget: AccuracyBudget,
+    precision: Precision = Precision.AUTO,
+    least_range_frames: int = LEAST_FRAMES,
+    progress: Progress,
 ) -> BuildResult:
     """Build a bundle.
 
+    Ranges are kept in the run's folder, for the next build of the same weights, frames, preprocessing and recipe.
+
     Args:
-        run: a training run.
+        run: a finished run of a network that outlines.
         profile: the device to build for.
-        cases: the dataset that the run was trained on.
+        exams: the datasets that the run was trained on.
         out: folder to write; must not exist.
         name: the bundle's name.
+        budget: what may be lost.
+        precision: what is to ship.
+        least_range_frames: with fewer calibration frames nothing is built.
         progress: who wants to know how far it is.
 
     Returns:
         The evidence; where its `passed` is false the bundle was written for inspection and does not run in the clinic.
 
     Raises:
-        InputError: `run` is no training run, or one of more than the head.
-        DatasetError: the dataset is not the one that the run was trained on.
+        InputError: `run` is no such run.
+        DatasetError: the datasets are not those that the run was trained on, or not fit to take ranges from.
         OutputError: `out` exists or cannot be written.
         CheckFailedError: the exported graph does not answer as the network does.
     """
     require_new_folder(out)
-    recipe, split = run_folder.read_recipe(run, MultitaskRecipe), run_folder.read_split(run)
-    if recipe.network.structures != (HEAD,):
-        beyond = ", ".join(structure for structure in recipe.network.structures if structure != HEAD)
-        message = (
-            f"{run} also outlines: {beyond}. Ranges, thresholds and the budget are made for heads alone, so that "
-            "bundle would be unjudged; build a run with --structures head."
-        )
-        raise InputError(message)
-    if "+" in recipe.dataset:
-        message = f"{run} was trained on {recipe.dataset}; ranges and the budget come from one dataset: train on one."
-        raise InputError(message)
-    ranges = choose_range_frames(cases, split, RANGE_FRAMES)
-
-    network = MultitaskUnet(recipe.network).eval()
-    network.load_state_dict(run_folder.load_finished_weights(run, recipe))
+    outliner, split = load_outliner(run), run_folder.read_split(run)
+    recipe, spec = outliner.recipe, outliner.recipe.preprocess
+    validation = split.select(exams, Part.VALIDATION)
+    if not validation:
+        message = f"The data hold none of the {recipe.name} run's validation subjects; give the run's datasets."
+        raise DatasetError(message)
+    advance = progress.step("draw calibration frames", 1)
+    frames = draw_range_frames(exams, split, RANGE_FRAMES, least=least_range_frames)
+    advance()
 
     advance = progress.step("export to ONNX", 1)
-    reference = onnx_from_network(network, recipe.preprocess)
+    reference = onnx_from_network(outliner.network, spec, outliner.output_names)
     advance()
 
     advance = progress.step("compare with PyTorch", 1)
-    images = [preprocess(case.frame().pixels, recipe.preprocess)[0] for case in ranges.cases[:_PARITY_FRAMES]]
-    parity = check_parity(network, open_backend(profile.back_end, reference), images)
+    images = [preprocess(frame.pixels(), spec)[0] for frame in frames.frames]
+    backend = open_backend(profile.back_end, reference)
+    parity = check_parity(outliner.network, backend, images[:_PARITY_FRAMES], outliner.output_names)
     advance()
 
-    advance = progress.step("quantise to INT8", len(ranges.cases))
-    range_images = (preprocess(case.frame().pixels, recipe.preprocess)[0] for case in ranges.cases)
-    shipped = quantised_onnx(reference, profile.int8, range_images, advance)
+    manifest = _describe(name, profile, outliner, split, frames)
+    judge = judge_for(manifest, reference, validation, budget, progress)
 
+    def floats(graph: bytes, title: str) -> Floats:
+        ready = prepared(graph)
+        cache = run / f"ranges-{profile.int8.name}-{hashlib.sha256(ready).hexdigest()[:12]}.json"
+        on_image = progress.step(title, 2 * len(frames.frames))
+        return Floats(ready, read_or_collect(cache, ready, profile.int8, spec, frames.frames, on_image))
+
+    def tune() -> Floats:
+        settings = TuningSettings()
+        on_step = progress.step("tune with quantisation in the loop", settings.steps)
+        blocks = blocks_of(onnx.load_from_string(prepared(reference)).graph)
+        last = [block.name for block in blocks if block.last and profile.int8.float_outputs]
+        network = tuned(outliner.network, images, profile.int8, settings, on_step, float_modules=last)
+        return floats(onnx_from_network(network, spec, outliner.output_names), "take ranges of the tuned network")
+
+    shipped = choose(
+        reference,
+        lambda: floats(reference, "take ranges"),
+        profile,
+        judge,
+        precision=precision,
+        tune=tune,
+        frame=golden_frames()[-1],
+        on_trial=progress.step("judge quantised graphs", None),
+    )
     draft = Draft(
-        manifest=_describe(name, profile, recipe, split, ranges, shipped, parameter_count(network)),
-        shipped=shipped,
+        manifest=judge.manifest.model_copy(
+            update={
+                "layers": shipped.layers,
+                "budget_passed": shipped.judgement.passed,
+                "calibration": manifest.calibration.model_copy(
+                    update={"method": "none" if shipped.method is None else shipped.method.value}
+                ),
+            }
+        ),
+        shipped=shipped.model,
         reference=reference,
-        golden=make_golden(golden_frames(), recipe.preprocess, open_backend(profile.back_end, shipped)),
+        golden=make_golden(golden_frames(), spec, open_backend(profile.back_end, shipped.model)),
         split=split,
         recipe=recipe,
+        evidence={
+            "name": name,
+            "device": profile.name,
+            **story(shipped),
+            **judged_evidence(judge, shipped.judgement, shipped.results),
+            "calibration": _calibration_evidence(frames, shipped),
+            "versions": _versions(),
+            "machine": {"processor": platform.machine(), "python": platform.python_version()},
+        },
     )
-    finished = finish(draft, cases, out, progress=progress)
+    finished = package(draft, exams, out, progress=progress)
     return BuildResult(finished.evidence, finished.sizes_bytes, parity)
 
 
-def _describe(
-    name: str,
-    profile: Profile,
-    recipe: MultitaskRecipe,
-    split: Split,
-    ranges: RangeFrames,
-    shipped: bytes,
-    parameters: int,
-) -> layout.Manifest:
-    """Write the manifest as far as it is known before the graph was judged."""
-    kind = dataset_kind(recipe.dataset)
+def _calibration_evidence(frames: RangeSet, shipped: Shipped) -> dict[str, Any]:
+    """Say where the ranges came from, frame by frame and by stratum."""
+    strata = Counter(
+        (frame.plane, frame.kind, f"{frame.width_px} x {frame.height_px}", _gain(frame.mean_grey))
+        for frame in frames.frames
+    )
+    return {
+        "method": "none" if shipped.method is None else shipped.method.value,
+        "sha256": frames.sha256,
+        "rule": frames.rule,
+        "strata": [
+            {"plane": plane, "source": kind, "size": size, "gain": gain, "n": n}
+            for (plane, kind, size, gain), n in sorted(strata.items())
+        ],
+        "frames": [frame.record() for frame in frames.frames],
+    }
+
+
+def _gain(mean_grey: float) -> str:
+    """Say how bright a picture is, for people."""
+    dark, bright = 25, 55
+    return "dark" if mean_grey < dark else "bright" if mean_grey > bright else "middle"
+
+
+def _describe(name: str, profile: Profile, outliner: Outliner, split: Split, frames: RangeSet) -> layout.Manifest:
+    """Write the manifest as far as it is known before a graph was chosen."""
+    recipe = outliner.recipe
+    kinds = [dataset_kind(kind) for kind in recipe.dataset.split("+")]
     parts = list(split.parts.values())
     return layout.Manifest(
         schema_version=layout.SCHEMA_VERSION,
         name=name,
         version=metadata.version("edgefetal"),
         device=profile.name,
-        heads=layout.Heads(mask=recipe.network.structures, plane=recipe.network.planes),
+        heads=layout.Heads(
+            mask=recipe.network.structures,
+            plane=recipe.network.planes,
+            quality="quality" in outliner.output_names,
+            skill="skill" in outliner.output_names,
+        ),
         preprocess=recipe.preprocess,
         thresholds=NONE,
         intervals=None,
-        layers=layer_groups(shipped, profile.int8),
+        layers=(),
         calibration=layout.Calibration(
             dataset=recipe.dataset,
             part=Part.TRAIN.value,
-            method=METHOD,
-            frames=tuple(case.name for case in ranges.cases),
-            sha256=ranges.sha256,
+            method="none",
+            frames=tuple(frame.name for frame in frames.frames),
+            sha256=frames.sha256,
         ),
         training=layout.Training(
             recipe=recipe.name,
             dataset=recipe.dataset,
-            licence=kind.licence,
-            attribution=kind.attribution,
+            licence="; ".join(dict.fromkeys(kind.licence for kind in kinds)),
+            attribution="; ".join(dict.fromkeys(kind.attribution for kind in kinds)),
             subjects={part.value: parts.count(part) for part in Part},
-            parameters=parameters,
+            parameters=parameter_count(outliner.network),
         ),
         budget_passed=False,
-        tools={"machine": platform.machine(), "python": platform.python_version()}
-        | {tool: metadata.version(tool) for tool in _installed(_TOOLS)},
+        tools={"machine": platform.machine(), "python": platform.python_version()} | _versions(),
         files={},
     )
+
+
+def _versions() -> dict[str, str]:
+    return {tool: metadata.version(tool) for tool in _installed(_TOOLS)}
 
 
 def _installed(names: Sequence[str]) -> list[str]:

@@ -4,53 +4,61 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgefetal_calibration.budget import Budget, judge
-from edgefetal_calibration.datasets.split import Part, Split
+from edgefetal_calibration.datasets.hc18 import HeadCase
+from edgefetal_calibration.datasets.split import Part, Split, parse_split
 from edgefetal_calibration.evaluate import evaluate_heads, summarise
+from edgefetal_calibration.frames import evaluate_frames, frame_rows, summarise_frames
 from edgefetal_calibration.intervals import coverage, fit_intervals, halves
 from edgefetal_calibration.thresholds import HIDDEN_SHARES, NONE, fit_thresholds
-from edgefetal_devices.errors import DatasetError
+from edgefetal_devices.errors import BundleError, DatasetError
 from edgefetal_devices.profile import read_profile
+from edgefetal_export.evidence import write_evidence_page
 from edgefetal_export.model_card import write_model_card
 from edgefetal_export.package import write_bundle
-from edgefetal_export.training.biometry.multitask import MultitaskRecipe
+from edgefetal_export.ship import FRAMES_PER_EXAM, SHIPPED, Judge
+from edgefetal_export.training.outliner import parse_recipe
 from edgefetal_runtime.atomic import json_bytes
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from edgefetal_calibration.datasets.hc18 import HeadCase
-    from edgefetal_runtime.infer.backends import Backend
+    from edgefetal_calibration.budget import AccuracyBudget, Judgement
+    from edgefetal_calibration.datasets.labelled import LabelledExam
+    from edgefetal_calibration.frames import FrameResult
+    from edgefetal_export.training.biometry.multitask import MultitaskRecipe
+    from edgefetal_export.training.student.recipe import StudentRecipe
     from edgefetal_runtime.infer.bundle import Bundle, Manifest
+
+REFERENCE = "reference"
 
 
 class Progress(Protocol):
     """Who wants to know how far the work is."""
 
-    def step(self, title: str, total: int) -> Callable[[], None]:
-        """Begin a step of `total` parts; return what to call after each part."""
+    def step(self, title: str, total: int | None) -> Callable[[], None]:
+        """Begin a step of `total` parts, None where nobody knows; return what to call after each part."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A bundle whose graphs are made, and whose decisions are still to be fitted.
+    """A bundle whose graphs are made, and of which something is still to be fitted.
 
     Args:
-        manifest: everything but thresholds, intervals, the verdict and the files.
+        manifest: everything but the intervals, the verdict and the files.
         shipped: the graph that ships.
         reference: the same network in float.
         golden: content of `golden.npz`.
         split: which subjects it was trained on.
         recipe: how it was trained.
-        evidence: what was found when it was judged before, or None where it never was.
+        evidence: how the graph was chosen and judged.
     """
 
     manifest: Manifest
@@ -58,24 +66,29 @@ class Draft:
     reference: bytes
     golden: bytes
     split: Split
-    recipe: MultitaskRecipe
-    evidence: dict[str, Any] | None = None
+    recipe: MultitaskRecipe | StudentRecipe
+    evidence: dict[str, Any]
 
 
 def draft_of(bundle: Bundle) -> Draft:
     """Take a bundle back to where its graphs were made.
 
     Raises:
-        BundleError: a file is missing or altered.
+        BundleError: a file is missing or altered, or the bundle was built by a version that judged otherwise.
+        DatasetError: its split is damaged.
     """
+    evidence = json.loads(bundle.read(layout.EVIDENCE))
+    if "judgement" not in evidence:
+        message = f"{bundle.path} was built by an earlier version, whose evidence is another; build it anew."
+        raise BundleError(message)
     return Draft(
         manifest=bundle.manifest,
         shipped=bundle.read(layout.MODEL),
         reference=bundle.read(layout.REFERENCE),
         golden=bundle.read(layout.GOLDEN),
-        split=Split.model_validate_json(bundle.read(layout.SPLIT)),
-        recipe=MultitaskRecipe.model_validate_json(bundle.read(layout.RECIPE)),
-        evidence=json.loads(bundle.read(layout.EVIDENCE)),
+        split=parse_split(bundle.read(layout.SPLIT), bundle.path / layout.SPLIT),
+        recipe=parse_recipe(bundle.read(layout.RECIPE), bundle.path),
+        evidence=evidence,
     )
 
 
@@ -92,40 +105,127 @@ class Finished:
     sizes_bytes: dict[str, int]
 
 
-def finish(draft: Draft, cases: Sequence[HeadCase], out: Path, *, progress: Progress) -> Finished:
-    """Fit what is fitted on data after training, judge it, and write the bundle.
+def heads_among(exams: Sequence[LabelledExam]) -> list[HeadCase]:
+    """Return the single pictures with annotated heads, which thresholds and intervals are fitted on."""
+    return [exam for exam in exams if isinstance(exam, HeadCase)]
 
-    Validation subjects give the thresholds and the verdict on the shipped graph; a bundle that was judged before keeps
-    both where the cases hold none, as another site's do. Half of the held-out subjects give the intervals; the other
-    half, used for nothing, says whether they hold what they state.
+
+def judge_for(
+    manifest: Manifest,
+    reference: bytes,
+    validation: Sequence[LabelledExam],
+    budget: AccuracyBudget,
+    progress: Progress,
+) -> Judge:
+    """Fit the thresholds on the float graph, and run it on the frames that other graphs are to be judged on.
 
     Args:
-        draft: the graphs and what is known of them.
-        cases: labelled pictures, with those of the validation and the held-out subjects.
+        manifest: says what the outputs mean; its thresholds are replaced.
+        reference: the float graph.
+        validation: the validation part; heads among it give the thresholds.
+        budget: what is allowed.
+        progress: who wants to know how far it is.
+
+    Raises:
+        DatasetError: there are no heads among the exams.
+    """
+    heads = heads_among(validation)
+    if not heads:
+        message = "The data hold no validation pictures with annotated heads, which thresholds are fitted on; add hc18."
+        raise DatasetError(message)
+    back_end = read_profile(manifest.device).back_end
+    backend = open_backend(back_end, reference)
+    unlimited = {REFERENCE: Network(manifest.model_copy(update={"thresholds": NONE}), backend)}
+    advance = progress.step("fit thresholds on validation subjects", len(heads))
+    unrefused = evaluate_heads(unlimited, heads, advance)[REFERENCE]
+    advance = progress.step("fit thresholds on cut heads", len(heads) * len(HIDDEN_SHARES))
+    cut = [
+        result
+        for share in HIDDEN_SHARES
+        for result in evaluate_heads(unlimited, heads, advance, hidden_share=share)[REFERENCE]
+    ]
+    fitted = manifest.model_copy(update={"thresholds": fit_thresholds(unrefused, cut)})
+    advance = progress.step("run the float graph on validation subjects", len(validation))
+    results = evaluate_frames({REFERENCE: Network(fitted, backend)}, validation, FRAMES_PER_EXAM, on_exam=advance)[
+        REFERENCE
+    ]
+    return Judge(fitted, back_end, validation, budget, results)
+
+
+def judged_evidence(judge: Judge, judgement: Judgement, results: Sequence[FrameResult]) -> dict[str, Any]:
+    """Return what the evidence says of a graph's judgement on validation subjects, as JSON values."""
+    return {
+        "part": Part.VALIDATION.value,
+        # The runtime refuses a bundle whose manifest says others than it was judged with.
+        "thresholds": judge.manifest.thresholds.model_dump(),
+        "passed": judgement.passed,
+        "reasons": list(judgement.reasons),
+        "judgement": judgement.to_json(),
+        "validation": {SHIPPED: summarise_frames(results), REFERENCE: summarise_frames(judge.reference)},
+        "frames": {SHIPPED: frame_rows(results), REFERENCE: frame_rows(judge.reference)},
+    }
+
+
+def recalibrate(
+    draft: Draft, exams: Sequence[LabelledExam], out: Path, *, budget: AccuracyBudget, progress: Progress
+) -> Finished:
+    """Fit everything that is fitted after training again, judge again, and write the bundle; the graphs stay.
+
+    Validation subjects give the thresholds and the verdict; a bundle keeps both where the exams hold none, as another
+    site's do, which give the intervals alone.
+
+    Args:
+        draft: the bundle.
+        exams: labelled exams, with those of the validation and the held-out subjects.
+        out: folder to write; must not exist.
+        budget: what is allowed.
+        progress: who wants to know how far it is.
+
+    Raises:
+        DatasetError: as `package` and `judge_for` do.
+        OutputError: `out` exists or cannot be written.
+    """
+    validation = draft.split.select(exams, Part.VALIDATION)
+    if not validation:
+        return package(draft, exams, out, progress=progress, intervals_only=True)
+    judge = judge_for(draft.manifest, draft.reference, validation, budget, progress)
+    advance = progress.step("judge the shipped graph", 1)
+    judgement, results = judge.judged(draft.shipped)
+    advance()
+    evidence = {**draft.evidence, **judged_evidence(judge, judgement, results)}
+    manifest = judge.manifest.model_copy(update={"budget_passed": judgement.passed})
+    return package(replace(draft, manifest=manifest, evidence=evidence), exams, out, progress=progress)
+
+
+def package(
+    draft: Draft, exams: Sequence[LabelledExam], out: Path, *, progress: Progress, intervals_only: bool = False
+) -> Finished:
+    """Report on held-out subjects, fit intervals on one half of them, judge these on the other, and write the bundle.
+
+    Args:
+        draft: graphs, thresholds and verdict.
+        exams: labelled exams, with those of the held-out subjects.
         out: folder to write; must not exist.
         progress: who wants to know how far it is.
+        intervals_only: the exams are another site's, so intervals are all that they are for.
 
     Returns:
         The evidence; where its `passed` is false the bundle was written for inspection and does not run in the clinic.
 
     Raises:
-        DatasetError: the cases hold no validation or no held-out subjects.
+        DatasetError: there are no held-out heads, or too few where intervals are all that is wanted.
         OutputError: `out` exists or cannot be written.
     """
-    validation = draft.split.select(cases, Part.VALIDATION)
-    if not validation and draft.evidence is None:
-        message = f"The data hold none of the {draft.recipe.name} run's validation subjects; give the run's dataset."
-        raise DatasetError(message)
-    held_out = draft.split.select(cases, Part.HELD_OUT)
-    if not held_out:
+    held_out = draft.split.select(exams, Part.HELD_OUT)
+    heads = heads_among(held_out)
+    if not heads:
         message = (
             "The data hold no held-out subjects to report on and to fit intervals on; give the run's whole dataset."
         )
         raise DatasetError(message)
     back_end = read_profile(draft.manifest.device).back_end
     backends = {
-        name: open_backend(back_end, graph)
-        for name, graph in (("shipped", draft.shipped), ("reference", draft.reference))
+        name: open_backend(back_end, graph) for name, graph in ((SHIPPED, draft.shipped), (REFERENCE, draft.reference))
     }
     manifest = draft.manifest.model_copy(
         update={
@@ -135,69 +235,46 @@ def finish(draft: Draft, cases: Sequence[HeadCase], out: Path, *, progress: Prog
             "intervals": None,
         }
     )
-    # Another site's data hold no validation subjects: thresholds and verdict stay, and only intervals are fitted.
-    evidence = dict(draft.evidence or {})
-    if validation:
-        manifest = manifest.model_copy(update={"thresholds": _thresholds(manifest, backends, validation, progress)})
-        evidence = _judge(manifest, backends, validation, progress)
     networks = {name: Network(manifest, backend) for name, backend in backends.items()}
+    evidence = dict(draft.evidence)
 
     # Reported beside the evidence; nothing but the intervals, and those on one half, is fitted on it.
-    advance = progress.step("report on held-out subjects", len(held_out))
-    unseen = evaluate_heads(networks, held_out, advance)
+    advance = progress.step("report on held-out subjects", len(heads))
+    unseen = evaluate_heads(networks, heads, advance)
     evidence["held_out"] = {name: summarise(of_graph) for name, of_graph in unseen.items()}
+    others = [exam for exam in held_out if not isinstance(exam, HeadCase)]
+    evidence.pop("held_out_frames", None)
+    if others:
+        advance = progress.step("report on held-out exams", len(others))
+        frames = evaluate_frames(networks, others, FRAMES_PER_EXAM, on_exam=advance)
+        evidence["held_out_frames"] = {name: summarise_frames(of_graph) for name, of_graph in frames.items()}
 
-    fitting, judging = halves(held_out)
+    fitting, judging = halves(heads)
     names = {case.name for case in fitting}
     intervals = fit_intervals(
-        [result for result in unseen["shipped"] if result.name in names],
+        [result for result in unseen[SHIPPED] if result.name in names],
         [case.digest() for case in fitting],
         dataset=draft.split.dataset,
     )
-    if intervals is None and not validation:
+    if intervals is None and intervals_only:
         message = f"{len(fitting)} pictures are too few to fit intervals on; give more labelled ones."
         raise DatasetError(message)
-    manifest = manifest.model_copy(update={"intervals": intervals, "budget_passed": evidence["passed"]})
+    manifest = manifest.model_copy(update={"intervals": intervals})
     evidence.pop("coverage", None)
     if intervals is not None:
         advance = progress.step("judge the intervals", len(judging))
-        judged = evaluate_heads({"shipped": Network(manifest, backends["shipped"])}, judging, advance)
-        evidence["coverage"] = coverage(judged["shipped"], intervals.level)
+        judged = evaluate_heads({SHIPPED: Network(manifest, backends[SHIPPED])}, judging, advance)
+        evidence["coverage"] = coverage(judged[SHIPPED], intervals.level)
 
     files = {
         layout.MODEL: draft.shipped,
         layout.REFERENCE: draft.reference,
         layout.GOLDEN: draft.golden,
         layout.EVIDENCE: json_bytes(evidence),
+        layout.EVIDENCE_PAGE: write_evidence_page(evidence),
         layout.SPLIT: (draft.split.model_dump_json() + "\n").encode(),
         layout.RECIPE: (draft.recipe.model_dump_json(indent=1) + "\n").encode(),
         layout.MODEL_CARD: write_model_card(manifest, draft.recipe, evidence).encode(),
     }
     write_bundle(out, files, manifest)
     return Finished(evidence, {file: len(content) for file, content in files.items()})
-
-
-def _thresholds(
-    manifest: Manifest, backends: Mapping[str, Backend], validation: Sequence[HeadCase], progress: Progress
-) -> layout.Thresholds:
-    """Fit the thresholds on validation pictures, whole and with a part of the head blacked out."""
-    unlimited = Network(manifest.model_copy(update={"thresholds": NONE}), backends["shipped"])
-    advance = progress.step("fit thresholds on validation subjects", len(validation))
-    unrefused = evaluate_heads({"shipped": unlimited}, validation, advance)["shipped"]
-    advance = progress.step("fit thresholds on cut heads", len(validation) * len(HIDDEN_SHARES))
-    cut = [
-        result
-        for share in HIDDEN_SHARES
-        for result in evaluate_heads({"shipped": unlimited}, validation, advance, hidden_share=share)["shipped"]
-    ]
-    return fit_thresholds(unrefused, cut)
-
-
-def _judge(
-    manifest: Manifest, backends: Mapping[str, Backend], validation: Sequence[HeadCase], progress: Progress
-) -> dict[str, Any]:
-    """Judge the shipped graph beside the float one on validation pictures."""
-    networks = {name: Network(manifest, backend) for name, backend in backends.items()}
-    advance = progress.step("judge on validation subjects", len(validation))
-    results = evaluate_heads(networks, validation, advance)
-    return judge(results["shipped"], results["reference"], Budget())

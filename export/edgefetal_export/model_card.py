@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgefetal_export.training.student.recipe import StudentRecipe
 from edgefetal_runtime.biometry.outline import MIN_COVERAGE
 
 if TYPE_CHECKING:
@@ -42,16 +43,49 @@ def _intervals(manifest: Manifest, evidence: dict[str, Any]) -> str:
     )
 
 
-def training_command(recipe: MultitaskRecipe) -> str:
+def training_command(recipe: MultitaskRecipe | StudentRecipe) -> str:
     """Write the command that trains by a recipe again."""
-    return (
-        f"edgefetal train {recipe.name} --data {recipe.dataset}:PATH --out RUN --epochs {recipe.epochs} "
-        f"--batch-size {recipe.batch_size} --learning-rate {recipe.learning_rate:g} "
-        f"--classification-weight {recipe.classification_weight:g} --precision {recipe.precision} --seed {recipe.seed}"
+    data = " ".join(f"--data {kind}:PATH" for kind in recipe.dataset.split("+"))
+    common = (
+        f"{data} --structures {','.join(recipe.network.structures)} --out RUN --epochs {recipe.epochs} "
+        f"--frames-per-exam {recipe.frames_per_exam} --batch-size {recipe.batch_size} "
+        f"--learning-rate {recipe.learning_rate:g} --precision {recipe.precision} --seed {recipe.seed}"
     )
+    if not isinstance(recipe, StudentRecipe):
+        return f"edgefetal train {recipe.name} {common} --classification-weight {recipe.classification_weight:g}"
+    loss = " ".join(f"--{part}-weight {weight:g}" for part, weight in recipe.loss.model_dump().items())
+    options = [
+        *(f"--teachers RUN_OF_{teacher.recipe}" for teacher in recipe.teachers),
+        *(f"--unlabelled {kind}:PATH" for kind in recipe.unlabelled.split("+") if kind),
+        *(["--grades"] if recipe.network.quality and not any(teacher.quality for teacher in recipe.teachers) else []),
+        *([] if recipe.split_seed is None else [f"--split-seed {recipe.split_seed}"]),
+    ]
+    size = f"--student {recipe.size.value} --input {recipe.preprocess.width_px}x{recipe.preprocess.height_px}"
+    return " ".join(["edgefetal distil", common, size, loss, *options])
 
 
-def write_model_card(manifest: Manifest, recipe: MultitaskRecipe, evidence: dict[str, Any]) -> str:
+def _network(recipe: MultitaskRecipe | StudentRecipe) -> str:
+    """Say what the network is."""
+    if not isinstance(recipe, StudentRecipe):
+        return "Multi-task U-Net after Qazi et al. 2023 (arXiv 2311.09607)"
+    taught = " and ".join(f"{teacher.recipe} ({teacher.sha256[:12]})" for teacher in recipe.teachers)
+    return f"Student of size `{recipe.size.value}`, " + (f"taught by {taught}" if taught else "taught by labels alone")
+
+
+def _validation_rows(evidence: dict[str, Any]) -> list[str]:
+    """Write a row for each length and graph on validation subjects."""
+    rows = []
+    for graph, title in (("shipped", evidence["precision"]), ("reference", "float")):
+        for measure, of in evidence["validation"][graph]["lengths"].items():
+            numbers = " | ".join(
+                "-" if of[key] is None else f"{of[key]:.2f}" for key in ("mae_mm", "bias_mm", "max_mm")
+            )
+            dice = "-" if of["dice_mean"] is None else f"{of['dice_mean']:.4f}"
+            rows.append(f"| {measure} | {title} | {of['n_measured']} of {of['n']} | {numbers} | {dice} |")
+    return rows
+
+
+def write_model_card(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe, evidence: dict[str, Any]) -> str:
     """Write the card, in Markdown, from the bundle's own records.
 
     Args:
@@ -60,37 +94,42 @@ def write_model_card(manifest: Manifest, recipe: MultitaskRecipe, evidence: dict
         evidence: what `evidence.json` holds.
     """
     training, subjects, thresholds = manifest.training, manifest.training.subjects, manifest.thresholds
-    difference_mm = evidence["paired"]["hc_mean_abs_difference_mm"]
-    stated = "not known, nothing was measured" if difference_mm is None else f"{difference_mm:.3f} mm"
+    precision = evidence["precision"]
     held_out = evidence["held_out"]
     table = "\n".join(
         [
             "| part | graph | measured | HC mean abs. error (mm) | bias | 95th percentile | largest | Dice |",
             "|---|---|---|---|---|---|---|---|",
-            _figures("held out", "INT8", held_out["shipped"]),
+            _figures("held out", precision, held_out["shipped"]),
             _figures("held out", "float", held_out["reference"]),
             *(
-                _figures(f"held out, HC {band['from_mm']} to {band['to_mm']} mm", "INT8", band)
+                _figures(f"held out, HC {band['from_mm']} to {band['to_mm']} mm", precision, band)
                 for band in held_out["shipped"]["by_size"]
             ),
-            _figures("validation", "INT8", evidence["shipped"]),
-            _figures("validation", "float", evidence["reference"]),
+        ]
+    )
+    validation = "\n".join(
+        [
+            "| length | graph | measured | mean abs. error (mm) | bias | largest | Dice |",
+            "|---|---|---|---|---|---|---|",
+            *_validation_rows(evidence),
         ]
     )
     return f"""# Model card: {manifest.name}
 
 **Not a medical device.** Research software; nothing here may be used for diagnosis or to manage a pregnancy.
 
-- **What it does.** Outlines the {" and ".join(manifest.heads.mask)} in a 2-D ultrasound picture and says whether the
-  picture shows one ({", ".join(manifest.heads.plane)}). The runtime fits an ellipse to the outline.
-- **Network.** Multi-task U-Net after Qazi et al. 2023 (arXiv 2311.09607), {training.parameters:,} parameters, input
-  {manifest.preprocess.width_px} x {manifest.preprocess.height_px}; shipped in INT8 for `{manifest.device}`.
+- **What it does.** Outlines the {" and ".join(manifest.heads.mask)} in a 2-D ultrasound picture and says what the
+  picture shows ({", ".join(manifest.heads.plane)}). The runtime fits a shape to the outline and measures that.
+- **Network.** {_network(recipe)}; {training.parameters:,} parameters, input {manifest.preprocess.width_px} x
+  {manifest.preprocess.height_px}; shipped in {precision} for `{manifest.device}`.
 - **Training data.** {training.attribution}; licence {training.licence}.
   Split by subject, which is an examination (the leading number of a file's name): {subjects["train"]} to train,
   {subjects["validation"]} to choose the checkpoint, {subjects["held-out"]} held out. One woman may have several
   examinations; the data do not say which.
 - **Pictures without a head** were made from the same pictures (windows beside the head, the head painted over, blank
-  and noisy screens). Other fetal anatomy was never seen in training, so `none` is not to be relied on for it.
+  and noisy screens). Anatomy that is not named above was never labelled in training, so `none` is not to be relied on
+  for it.
 - **Refusals.** A frame is refused below a head probability of {thresholds.plane_probability:.3f}, or below an agreement
   of {thresholds.agreement:.3f} between the mask and its ellipse. Each is the value that 2 % of the validation heads
   fall below, or 0.5 where that is more. At least {max(MIN_COVERAGE, thresholds.coverage):.0%} of the outline must be in
@@ -100,10 +139,12 @@ def write_model_card(manifest: Manifest, recipe: MultitaskRecipe, evidence: dict
 
 {table}
 
-Validation subjects chose the checkpoint and the thresholds, so their figures flatter; held-out subjects chose nothing
-but the intervals, which change no value.
-Mean absolute difference between the two graphs on validation, case by case: {stated}.
-Within the accuracy budget: {"yes" if evidence["passed"] else "NO"}.
+Held-out subjects chose nothing but the intervals, which change no value. Validation subjects, below, chose the
+checkpoint and the thresholds, so their figures flatter.
+
+{validation}
+
+Within the accuracy budget: {"yes" if evidence["passed"] else "NO"}; `evidence.html` shows it line by line.
 
 Exported with torch {manifest.tools.get("torch", "unknown")} and judged on {manifest.tools["machine"]}. Trained by
 

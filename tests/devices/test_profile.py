@@ -1,4 +1,4 @@
-"""Device profiles: every data file is one, `cpu` is this machine's, and an unknown name is refused with a way out."""
+"""Device profiles and INT8 recipes: every data file is one, and an unknown name is refused with a way out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from edgefetal_devices.errors import InputError
-from edgefetal_devices.profile import Int8Recipe, Profile, profile_names, read_profile
+from edgefetal_devices.profile import (
+    Int8Recipe,
+    Profile,
+    int8_recipe_names,
+    profile_names,
+    read_int8_recipe,
+    read_profile,
+)
 from edgefetal_runtime.infer.backends import TABLE
 
 
@@ -25,9 +32,45 @@ def test_a_profile_is_complete_and_carries_the_name_of_its_file(name: str) -> No
     assert profile.name == name
     assert profile.title
     assert profile.back_end in {entry.name for entry in TABLE}
-    assert profile.int8.activations in {"uint8", "int8"}
-    assert profile.int8.weights == "int8"
-    assert profile.int8.reason
+    assert profile.int8 == read_int8_recipe(profile.int8.name)
+
+
+def test_every_recipe_file_is_listed() -> None:
+    files = {file.name for file in (resources.files("edgefetal_devices") / "int8").iterdir()}
+    assert {f"{name}.toml" for name in int8_recipe_names()} == {name for name in files if name.endswith(".toml")}
+    assert set(int8_recipe_names()) == {"onnxruntime-x86", "onnxruntime-arm", "openvino", "tensorrt"}
+
+
+@pytest.mark.parametrize("name", int8_recipe_names())
+def test_a_recipe_is_complete_and_carries_the_name_of_its_file(name: str) -> None:
+    recipe = read_int8_recipe(name)
+    assert recipe.name == name
+    assert recipe.reason
+    assert recipe.per_channel
+    assert recipe.float_outputs
+    assert {"LayerNormalization", "Softmax", "Gelu", "Erf", "Add"} <= set(recipe.float_operators)
+    assert list(recipe.float_operators) == sorted(recipe.float_operators)
+    # Unsigned activations have no middle for a zero point of 0.
+    assert not (recipe.symmetric_activations and recipe.activations == "uint8")
+
+
+@pytest.mark.parametrize(("profile", "recipe"), [("cpu-x86", "onnxruntime-x86"), ("cpu-arm", "onnxruntime-arm")])
+def test_a_profile_names_its_recipe(profile: str, recipe: str) -> None:
+    assert read_profile(profile).int8.name == recipe
+
+
+def test_tensorrt_takes_symmetric_signed_values_and_float_biases() -> None:
+    recipe = read_int8_recipe("tensorrt")
+    assert (recipe.activations, recipe.weights, recipe.symmetric_activations) == ("int8", "int8", True)
+    assert not recipe.quantised_bias
+
+
+@pytest.mark.parametrize("name", ["", "tensorRT", "../int8/tensorrt", "cpu-x86", "cpu"])
+def test_an_unknown_recipe_is_refused_and_the_known_ones_offered(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_int8_recipe(name)
+    assert repr(name) in str(caught.value)
+    assert all(known in str(caught.value) for known in int8_recipe_names())
 
 
 @pytest.mark.parametrize(
@@ -61,3 +104,5 @@ def test_a_profile_cannot_be_changed_and_takes_no_unknown_field() -> None:
         Profile.model_validate(profile.model_dump() | {"gpu": "none"})
     with pytest.raises(ValidationError, match="Extra inputs"):
         Int8Recipe.model_validate(profile.int8.model_dump() | {"bits": 4})
+    with pytest.raises(ValidationError, match="uint8"):
+        Int8Recipe.model_validate(profile.int8.model_dump() | {"activations": "int4"})

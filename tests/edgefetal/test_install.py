@@ -20,7 +20,7 @@ import edgefetal_runtime
 
 WORKSTATION = ("torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib", "sympy.core")
 COMMANDS = ("demo", "train", "build", "calibrate", "verify", "run", "evaluate", "growth", "phantom", "bench")
-MAX_STARTER_BYTES = 8_000_000
+MAX_STARTER_BYTES = 10_000_000
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +113,8 @@ def test_runtime_imports_nothing_of_the_workstation(tmp_path: Path) -> None:
         module.name
         for package in (edgefetal_runtime, edgefetal_devices)
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+        # The one back end whose package is an extra.
+        if not module.name.endswith("openvino_backend")
     ]
     assert len(modules) > 25
     script = f"import sys, importlib; [importlib.import_module(m) for m in {modules!r}]; print(*sys.modules)"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgefetal_calibration.datasets.hc18 import HeadCase, read_hc18
-from edgefetal_export.training.biometry.multitask import multitask_recipe, train
+from edgefetal_export.training.biometry.loop import train
+from edgefetal_export.training.biometry.multitask import MultitaskTask, multitask_recipe
 from edgefetal_runtime.infer.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -49,5 +50,5 @@ def tiny_run(
 ) -> Path:
     """A finished run."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
-    train(run, tiny_recipe, tiny_cases, resume=False)
+    train(run, MultitaskTask(tiny_recipe), tiny_cases, resume=False)
     return run

@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from edgefetal_devices.errors import CheckFailedError
-from edgefetal_devices.profile import read_profile
 from edgefetal_export.onnx import OPSET, check_parity, onnx_from_network
-from edgefetal_export.quantise.static import layer_groups, quantised_onnx
 from edgefetal_export.teachers.multitask_unet import MultitaskUnet, MultitaskUnetConfig
 from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.preprocess import PreprocessSpec
@@ -82,50 +80,3 @@ def test_another_network_does_not_pass_for_it(exported: bytes, images: list[npt.
     config = MultitaskUnetConfig(structures=("head",), planes=("head", "none"), features=(8, 8, 16, 16, 24, 8))
     with pytest.raises(CheckFailedError, match="differs from the network"):
         check_parity(MultitaskUnet(config).eval(), open_backend("onnxruntime", exported), images[:1])
-
-
-@pytest.mark.parametrize(("profile", "kind"), [("cpu-x86", onnx.TensorProto.UINT8), ("cpu-arm", onnx.TensorProto.INT8)])
-def test_recipe_is_that_of_the_target(
-    exported: bytes, images: list[npt.NDArray[np.float32]], profile: str, kind: int
-) -> None:
-    seen: list[None] = []
-    shipped = quantised_onnx(exported, read_profile(profile).int8, iter(images), lambda: seen.append(None))
-    assert len(seen) == len(images)
-    graph = onnx.load_from_string(shipped).graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    activations = [n for n in graph.node if n.op_type == "QuantizeLinear"]
-    assert activations
-    assert {constants[n.input[2]].data_type for n in activations} == {kind}
-    weights = [
-        n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in constants and "weight" in n.input[0]
-    ]
-    convolutions = [n for n in weights if len(constants[n.input[0]].dims) == 4]
-    assert len(convolutions) >= 19
-    assert {constants[n.input[0]].data_type for n in convolutions} == {onnx.TensorProto.INT8}
-    assert all(len(constants[n.input[1]].dims) == 1 for n in convolutions), "one scale for each output channel"
-    levels = np.abs(np.concatenate([onnx.numpy_helper.to_array(constants[n.input[0]]).ravel() for n in convolutions]))
-    assert int(levels.max()) == (64 if read_profile(profile).int8.seven_bit_weights else 127)
-    groups = layer_groups(shipped, read_profile(profile).int8)
-    assert groups[0].precision == "int8"
-    assert "Conv" in groups[0].layers
-    assert all("Conv" not in group.layers for group in groups[1:])
-
-
-def test_ranges_come_from_the_images(exported: bytes, images: list[npt.NDArray[np.float32]]) -> None:
-    """Ten times brighter frames must give ten times wider input steps."""
-    recipe = read_profile("cpu-x86").int8
-
-    def input_scale(factor: float) -> float:
-        graph = onnx.load_from_string(quantised_onnx(exported, recipe, (i * np.float32(factor) for i in images))).graph
-        name = next(n.input[1] for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "image")
-        return float(onnx.numpy_helper.to_array(next(t for t in graph.initializer if t.name == name)))
-
-    assert input_scale(10.0) == pytest.approx(10 * input_scale(1.0), rel=1e-3)
-
-
-def test_int8_answers_nearly_as_float(exported: bytes, images: list[npt.NDArray[np.float32]]) -> None:
-    shipped = open_backend("onnxruntime", quantised_onnx(exported, read_profile("cpu-x86").int8, iter(images)))
-    reference = open_backend("onnxruntime", exported)
-    for image in images[:4]:
-        a, b = shipped.run(image)["mask"], reference.run(image)["mask"]
-        assert np.abs(a - b).mean() < 0.1 * np.abs(b).std() + 0.02

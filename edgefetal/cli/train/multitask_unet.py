@@ -56,13 +56,12 @@ def multitask_unet(
     """
     from edgefetal.cli import terminal
     from edgefetal_calibration.datasets.kinds import read_exams
+    from edgefetal_export.training.biometry.loop import count_exams, epochs_done, train
     from edgefetal_export.training.biometry.multitask import (
-        count_exams,
+        MultitaskTask,
         default_batch_size,
-        epochs_done,
         multitask_recipe,
         parse_structures,
-        train,
     )
 
     terminal.check_json_target(json_file, out)
@@ -86,7 +85,7 @@ def multitask_unet(
         steps: list[Callable[[str], None]] = []
         metrics = train(
             out,
-            recipe,
+            MultitaskTask(recipe),
             exams,
             resume=resume,
             threads=threads,
@@ -95,15 +94,15 @@ def multitask_unet(
             on_step=lambda epoch: steps[0](f"train, epoch {epoch} of {epochs}"),
             on_epoch=lambda row: progress.say(
                 f"epoch {row['epoch']:3d}  loss {row['segmentation_loss']:.3f}  validation error "
-                f"{_errors(row)}  plane {row['validation_plane_accuracy']:.3f}"
+                f"{validation_errors(row)}  plane {row['validation_plane_accuracy']:.3f}"
             ),
         )
     terminal.write_json(json_file, metrics)
     best = metrics["best"]
-    terminal.say(f"Best: epoch {best['epoch']}, validation error {_errors(best)}. Run: {out}")
+    terminal.say(f"Best: epoch {best['epoch']}, validation error {validation_errors(best)}. Run: {out}")
 
 
-def _errors(row: dict[str, Any]) -> str:
+def validation_errors(row: dict[str, Any]) -> str:
     """Write the validation errors of an epoch."""
     from edgefetal.cli import terminal
 

@@ -10,24 +10,19 @@ from __future__ import annotations
 from typing import cast
 
 from monai.networks.nets.basic_unet import BasicUNet
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from edgefetal_export.contract import Outputs
 
-class MultitaskUnetConfig(BaseModel):
+
+class MultitaskUnetConfig(Outputs):
     """Shape of the network.
 
     Args:
-        structures: names of the mask channels.
-        planes: names of the plane classes.
         features: channels of the five levels from the finest to the bottleneck, then of the last up-convolution.
         dropout: dropout before the plane head's fully connected layer.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    structures: tuple[str, ...]
-    planes: tuple[str, ...]
     features: tuple[int, int, int, int, int, int] = (16, 32, 64, 128, 160, 16)
     dropout: float = 0.2
 
@@ -68,6 +63,15 @@ class MultitaskUnet(nn.Module):
         Returns:
             `mask` logits, shape (N, structures, H, W), and `plane` logits, shape (N, planes).
         """
+        return self.answer_and_features(image)[0]
+
+    @property
+    def feature_count(self) -> int:
+        """Numbers in the frame's feature vector."""
+        return cast("nn.Linear", self.plane_head[-1]).in_features
+
+    def answer_and_features(self, image: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Run the network; return its answer and the mean of the bottleneck, shape (N, feature_count)."""
         unet = self.unet
         level_0 = unet.conv_0(image)
         level_1 = unet.down_1(level_0)
@@ -78,7 +82,8 @@ class MultitaskUnet(nn.Module):
         up = unet.upcat_3(up, level_2)
         up = unet.upcat_2(up, level_1)
         up = unet.upcat_1(up, level_0)
-        return cast("Tensor", unet.final_conv(up)), cast("Tensor", self.plane_head(bottleneck))
+        answer = cast("Tensor", unet.final_conv(up)), cast("Tensor", self.plane_head(bottleneck))
+        return answer, bottleneck.mean(dim=(2, 3))
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -34,22 +35,34 @@ class BackendEntry:
         name: name on the command line.
         module: module that offers `open_graph(model: bytes, threads: int | None) -> Backend`.
         needs: what must be installed, for the message when it is not.
+        auto_on: processors on which `auto` takes it, as `platform.machine()` calls them; None for all. By its name it
+            is taken anywhere.
     """
 
     name: str
     module: str
     needs: str
+    auto_on: tuple[str, ...] | None = None
 
 
 # In the order in which `auto` tries them.
-TABLE = (BackendEntry("onnxruntime", "edgefetal_runtime.infer.onnxruntime_backend", "pip install onnxruntime"),)
+TABLE = (
+    BackendEntry(
+        "openvino",
+        "edgefetal_runtime.infer.openvino_backend",
+        "pip install 'edgefetal[openvino]'",
+        # A process that used it and then trained a network was seen to crash; until that is understood it is asked for.
+        auto_on=(),
+    ),
+    BackendEntry("onnxruntime", "edgefetal_runtime.infer.onnxruntime_backend", "pip install onnxruntime"),
+)
 
 
 def open_backend(name: str, model: bytes, threads: int | None = None) -> Backend:
     """Load a graph into a back end.
 
     Args:
-        name: a name of the table, or `auto` for the first that is available.
+        name: a name of the table, or `auto` for the first that is meant for this processor and is available.
         model: the ONNX graph, whole.
         threads: CPU threads, or None for the back end's own choice.
 
@@ -57,7 +70,7 @@ def open_backend(name: str, model: bytes, threads: int | None = None) -> Backend
         InputError: the table has no such name.
         EnvironmentLacksError: the back end, or with `auto` every one, is unavailable; says why.
     """
-    entries = [entry for entry in TABLE if name in (entry.name, "auto")]
+    entries = [entry for entry in TABLE if name == entry.name or (name == "auto" and _auto_takes(entry))]
     if not entries:
         message = f"There is no back end {name!r}; choose one of auto, {', '.join(e.name for e in TABLE)}."
         raise InputError(message)
@@ -71,3 +84,7 @@ def open_backend(name: str, model: bytes, threads: int | None = None) -> Backend
             continue
         return cast("Callable[[bytes, int | None], Backend]", module.open_graph)(model, threads)
     raise EnvironmentLacksError("No back end can run here. " + " | ".join(reasons))
+
+
+def _auto_takes(entry: BackendEntry) -> bool:
+    return entry.auto_on is None or platform.machine() in entry.auto_on

@@ -5,6 +5,7 @@ model.onnx       the graph that ships
 reference.onnx   the same network in float
 golden.npz       frames in, tensors and outputs out
 evidence.json    how the shipped graph compares with the float one, case by case
+evidence.html    the same for people
 split.json       which subjects it was trained on, so that nobody evaluates on them by mistake
 recipe.json      how it was trained
 MODEL_CARD.md    the same for people
@@ -27,13 +28,18 @@ from edgefetal_runtime.infer.preprocess import PreprocessSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST, MODEL, REFERENCE, GOLDEN = "manifest.json", "model.onnx", "reference.onnx", "golden.npz"
 EVIDENCE, SPLIT, RECIPE, MODEL_CARD = "evidence.json", "split.json", "recipe.json", "MODEL_CARD.md"
+# For people; bundles of before it have none.
+EVIDENCE_PAGE = "evidence.html"
 REQUIRED = (MODEL, REFERENCE, GOLDEN, EVIDENCE, SPLIT, RECIPE, MODEL_CARD)
 
 # Names of the output contract: the structures of the mask and the planes that show them, and the plane that shows none.
 HEAD, ABDOMEN, FEMUR, NO_PLANE = "head", "abdomen", "femur", "none"
+
+# From this schema on the evidence says with which thresholds a bundle was judged.
+_JUDGED_THRESHOLDS = 3
 
 # A manifest is a few kilobytes; a file much larger than that is not one, and is not parsed.
 _MAX_MANIFEST_BYTES = 1_000_000
@@ -51,10 +57,14 @@ class Heads(_Part):
     Args:
         mask: structures of the `mask` logits, in channel order.
         plane: classes of the `plane` logits, in order; empty where the network has no such head.
+        quality: whether it has a `quality` logit; bundles of before that head do not say so and have none.
+        skill: whether it has a `skill` logit; likewise.
     """
 
     mask: tuple[str, ...]
     plane: tuple[str, ...]
+    quality: bool = False
+    skill: bool = False
 
 
 class Thresholds(_Part):
@@ -287,7 +297,24 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(message)
     for name, sha256 in manifest.files.items():
         _read_verified(folder, name, sha256)
+    if manifest.schema_version >= _JUDGED_THRESHOLDS:
+        _require_judged_thresholds(folder, manifest)
     return Bundle(folder, manifest, hashlib.sha256(content).hexdigest())
+
+
+def _require_judged_thresholds(folder: Path, manifest: Manifest) -> None:
+    """Refuse thresholds that were altered after the bundle was judged."""
+    try:
+        judged = Thresholds.model_validate(json.loads((folder / EVIDENCE).read_bytes())["thresholds"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        message = f"{folder / EVIDENCE} does not say which thresholds were judged; build the bundle anew."
+        raise BundleError(message) from error
+    if judged != manifest.thresholds:
+        message = (
+            f"{folder}: its thresholds are not those that it was judged with; copy the bundle again, or fit them anew "
+            "by `edgefetal calibrate`."
+        )
+        raise BundleError(message)
 
 
 def require_fit_for_clinic(bundle: Bundle) -> None:

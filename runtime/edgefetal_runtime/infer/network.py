@@ -23,10 +23,14 @@ class NetworkOutput:
     Args:
         mask_logits: shape (structures, h, w), float32.
         plane_probability: probability of each plane class; empty where the network has no such head.
+        quality: of the frame, 0 to 1, or None where the network has no such head.
+        skill: of the operator, 0 to 1, or None where the network has no such head.
     """
 
     mask_logits: npt.NDArray[np.float32]
     plane_probability: dict[str, float]
+    quality: float | None = None
+    skill: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,20 @@ class Network:
     def infer(self, image: npt.NDArray[np.float32]) -> NetworkOutput:
         """Run a prepared frame, shape (1, 1, h, w)."""
         outputs = self.backend.run(image)
-        planes = self.manifest.heads.plane
-        probability = _softmax(outputs["plane"][0].astype(np.float64)) if planes else np.empty(0)
-        return NetworkOutput(outputs["mask"][0], dict(zip(planes, probability.tolist(), strict=True)))
+        heads = self.manifest.heads
+        probability = _softmax(outputs["plane"][0].astype(np.float64)) if heads.plane else np.empty(0)
+        return NetworkOutput(
+            mask_logits=outputs["mask"][0],
+            plane_probability=dict(zip(heads.plane, probability.tolist(), strict=True)),
+            quality=_sigmoid(outputs["quality"]) if heads.quality else None,
+            skill=_sigmoid(outputs["skill"]) if heads.skill else None,
+        )
+
+
+def _sigmoid(logit: npt.NDArray[np.float32]) -> float:
+    """Return the probability of an output of one number; what is no number stays none."""
+    # Beyond 60 the exponential only overflows; the probability is 0 or 1 all the same.
+    return float(1 / (1 + np.exp(-np.clip(logit.astype(np.float64).item(), -60.0, 60.0))))
 
 
 def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -88,6 +88,12 @@ class Letterbox:
         """Move points, shape (N, 2) as x, y in frame pixels, to network pixels."""
         return (points - (self.x.offset, self.y.offset)) / (self.x.step, self.y.step)
 
+    def matrix_to_network(self) -> npt.NDArray[np.float64]:
+        """Return what `to_network` does as an affine matrix, shape (2, 3), for OpenCV."""
+        return np.array(
+            [[1 / self.x.step, 0.0, -self.x.offset / self.x.step], [0.0, 1 / self.y.step, -self.y.offset / self.y.step]]
+        )
+
 
 def _halved(size_px: int, halvings: int) -> int:
     """Length of an axis after `cv2.pyrDown` was applied `halvings` times."""

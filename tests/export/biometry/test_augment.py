@@ -32,7 +32,7 @@ def test_soft_mask_is_half_on_the_outline_and_has_its_area() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_outline_follows_the_picture(seed: int) -> None:
-    picture, outline = augmented_head(ring(), HEAD, np.random.default_rng(seed))
+    picture, outline, _ = augmented_head(ring(), HEAD, np.random.default_rng(seed))
     inside, outside = (
         cv2.remap(
             picture.astype(np.float32), outline.grown(d).points(180)[None].astype(np.float32), None, cv2.INTER_LINEAR

@@ -10,16 +10,15 @@ from safetensors.torch import load_file
 
 from edgefetal_calibration.datasets.split import Part
 from edgefetal_devices.errors import DatasetError, InputError, OutputError
-from edgefetal_export.training.biometry import multitask
-from edgefetal_export.training.biometry.multitask import (
+from edgefetal_export.training.biometry import loop
+from edgefetal_export.training.biometry.loop import (
     LengthScore,
-    MultitaskRecipe,
     ValidationScore,
-    default_batch_size,
     epochs_done,
     segmentation_loss,
     train,
 )
+from edgefetal_export.training.biometry.multitask import MultitaskRecipe, MultitaskTask, default_batch_size
 from edgefetal_export.training.run import load_finished_weights, read_recipe, read_split
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def test_killed_run_ends_with_the_same_weights(
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(run, tiny_recipe, tiny_cases, resume=False, on_step=kill_in_second_epoch)
+        train(run, MultitaskTask(tiny_recipe), tiny_cases, resume=False, on_step=kill_in_second_epoch)
     assert epochs_done(run) == 1
 
     def kill_after_second_epoch(row: dict[str, Any]) -> None:
@@ -71,8 +70,8 @@ def test_killed_run_ends_with_the_same_weights(
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(run, tiny_recipe, tiny_cases, resume=True, on_epoch=kill_after_second_epoch)
-    train(run, tiny_recipe, tiny_cases, resume=True)
+        train(run, MultitaskTask(tiny_recipe), tiny_cases, resume=True, on_epoch=kill_after_second_epoch)
+    train(run, MultitaskTask(tiny_recipe), tiny_cases, resume=True)
     expected, actual = final_weights(tiny_run), final_weights(run)
     assert expected.keys() == actual.keys()
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
@@ -83,31 +82,31 @@ def test_finished_run_is_not_trained_again(
 ) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     steps: list[int] = []
-    metrics = train(run, tiny_recipe, tiny_cases, resume=True, on_step=steps.append)
+    metrics = train(run, MultitaskTask(tiny_recipe), tiny_cases, resume=True, on_step=steps.append)
     assert steps == []
     assert metrics["best"]["epoch"] in (1, 2, 3)
 
 
 def test_existing_folder_needs_resume(tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe) -> None:
     with pytest.raises(OutputError, match="--resume"):
-        train(tiny_run, tiny_recipe, tiny_cases, resume=False)
+        train(tiny_run, MultitaskTask(tiny_recipe), tiny_cases, resume=False)
 
 
 def test_other_settings_are_refused(tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe) -> None:
     other = tiny_recipe.model_copy(update={"learning_rate": 1e-4})
     with pytest.raises(OutputError, match="other settings"):
-        train(tiny_run, other, tiny_cases, resume=True)
+        train(tiny_run, MultitaskTask(other), tiny_cases, resume=True)
 
 
 def test_other_data_are_refused(tiny_run: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe) -> None:
     with pytest.raises(OutputError, match="other data"):
-        train(tiny_run, tiny_recipe, tiny_cases[:-3], resume=True)
+        train(tiny_run, MultitaskTask(tiny_recipe), tiny_cases[:-3], resume=True)
 
 
 def test_too_few_pictures_for_a_batch(tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe) -> None:
     large = tiny_recipe.model_copy(update={"batch_size": 64})
     with pytest.raises(DatasetError, match="--batch-size"):
-        train(tmp_path / "run", large, tiny_cases, resume=False)
+        train(tmp_path / "run", MultitaskTask(large), tiny_cases, resume=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -120,14 +119,16 @@ def test_only_training_and_validation_pictures_are_read(
     tmp_path: Path, tiny_cases: list[HeadCase], tiny_recipe: MultitaskRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[LabelledExam] = []
-    original = multitask.load_frames
+    original = loop.load_frames
 
-    def spy(exams: list[LabelledExam], advance: Callable[[], None]) -> list[list[TrainingFrame]]:
+    def spy(
+        exams: list[LabelledExam], advance: Callable[[], None], *, labelled: bool = True
+    ) -> list[list[TrainingFrame]]:
         read.extend(exams)
-        return original(exams, advance)
+        return original(exams, advance, labelled=labelled)
 
-    monkeypatch.setattr(multitask, "load_frames", spy)
-    train(tmp_path / "run", tiny_recipe.model_copy(update={"epochs": 1}), tiny_cases, resume=False)
+    monkeypatch.setattr(loop, "load_frames", spy)
+    train(tmp_path / "run", MultitaskTask(tiny_recipe.model_copy(update={"epochs": 1})), tiny_cases, resume=False)
     parts = read_split(tmp_path / "run").parts
     assert {parts[case.subject] for case in read} == {Part.TRAIN, Part.VALIDATION}
     held_out = {subject for subject, part in parts.items() if part is Part.HELD_OUT}
@@ -146,7 +147,7 @@ def test_any_number_of_steps_has_a_schedule(
         raise KilledError
 
     with pytest.raises(KilledError):
-        train(tmp_path / "run", recipe, tiny_cases, resume=False, on_step=kill)
+        train(tmp_path / "run", MultitaskTask(recipe), tiny_cases, resume=False, on_step=kill)
 
 
 def test_files_are_written_again_from_the_checkpoint(
@@ -159,7 +160,7 @@ def test_files_are_written_again_from_the_checkpoint(
     (run / "metrics.json").unlink()
     with pytest.raises(InputError, match="--resume"):
         load_finished_weights(run, tiny_recipe)
-    train(run, tiny_recipe, tiny_cases, resume=True)
+    train(run, MultitaskTask(tiny_recipe), tiny_cases, resume=True)
     assert (run / "model.safetensors").read_bytes() == expected
     assert load_finished_weights(run, tiny_recipe)
 
@@ -170,7 +171,7 @@ def test_unfinished_run_is_not_built(tmp_path: Path, tiny_cases: list[HeadCase],
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(tmp_path / "run", tiny_recipe, tiny_cases, resume=False, on_epoch=kill)
+        train(tmp_path / "run", MultitaskTask(tiny_recipe), tiny_cases, resume=False, on_epoch=kill)
     with pytest.raises(InputError, match="2 of 3 epochs"):
         load_finished_weights(tmp_path / "run", tiny_recipe)
 
@@ -182,7 +183,7 @@ def test_torn_checkpoint_is_named(
     content = (run / "checkpoint.pt").read_bytes()
     (run / "checkpoint.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"checkpoint\.pt is damaged"):
-        train(run, tiny_recipe, tiny_cases, resume=True)
+        train(run, MultitaskTask(tiny_recipe), tiny_cases, resume=True)
 
 
 def test_empty_channels_do_not_drown_the_shown_one() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import platform
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,18 @@ import pytest
 from edgefetal_devices.errors import BundleError, EnvironmentLacksError, InputError
 from edgefetal_runtime.infer import backends
 from edgefetal_runtime.infer.backends import TABLE, BackendEntry, open_backend
-from edgefetal_runtime.infer.bundle import MODEL, Bundle
+from edgefetal_runtime.infer.bundle import MODEL, REFERENCE, Bundle
+from edgefetal_runtime.infer.golden import MAX_MASK_DISAGREEMENT, MAX_PLANE_DIFFERENCE, check_network
+from edgefetal_runtime.infer.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+NEEDS_OPENVINO = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="openvino is not installed; pip install 'edgefetal[openvino]'"
+)
+INSTALLED = [pytest.param(entry.name, marks=NEEDS_OPENVINO if entry.name == "openvino" else ()) for entry in TABLE]
 
 WORKS = "def open_graph(model, threads):\n    return (__name__, model, threads)\n"
 LACKS_PACKAGE = "import package_that_nobody_has\n"
@@ -74,7 +83,7 @@ def test_an_unknown_name_is_refused_and_the_known_ones_offered(name: str) -> Non
     assert all(known in str(caught.value) for known in ("auto", *(entry.name for entry in TABLE)))
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in TABLE])
+@pytest.mark.parametrize("name", INSTALLED)
 def test_garbage_is_no_graph(name: str, intact_bundle: Bundle) -> None:
     whole = intact_bundle.read(MODEL)
     for graph in (b"", b"no graph", bytes(range(256)) * 10, whole[: len(whole) // 2]):
@@ -82,15 +91,71 @@ def test_garbage_is_no_graph(name: str, intact_bundle: Bundle) -> None:
             open_backend(name, graph)
 
 
+@pytest.mark.parametrize("name", INSTALLED)
 @pytest.mark.parametrize("threads", [None, 1, 2])
-def test_a_graph_answers_alike_with_any_number_of_threads(intact_bundle: Bundle, threads: int | None) -> None:
+def test_a_graph_answers_alike_with_any_number_of_threads(
+    intact_bundle: Bundle, name: str, threads: int | None
+) -> None:
     spec = intact_bundle.manifest.preprocess
     rng = np.random.default_rng(0)
     image = rng.normal(size=(1, 1, spec.height_px, spec.width_px)).astype(np.float32)
-    graph = open_backend("onnxruntime", intact_bundle.read(MODEL), threads)
+    graph = open_backend(name, intact_bundle.read(MODEL), threads)
     outputs = graph.run(image)
-    assert graph.name == "onnxruntime"
+    assert graph.name == name
     assert outputs["mask"].shape == (1, len(intact_bundle.manifest.heads.mask), spec.height_px, spec.width_px)
     assert outputs["plane"].shape == (1, len(intact_bundle.manifest.heads.plane))
-    for name, value in open_backend("auto", intact_bundle.read(MODEL), 1).run(image).items():
-        np.testing.assert_allclose(outputs[name], value, rtol=0, atol=1e-3)
+    for output, value in open_backend(name, intact_bundle.read(MODEL), 1).run(image).items():
+        np.testing.assert_allclose(outputs[output], value, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_an_answer_is_not_overwritten_by_the_next(intact_bundle: Bundle, name: str) -> None:
+    spec = intact_bundle.manifest.preprocess
+    graph = open_backend(name, intact_bundle.read(REFERENCE), 1)
+    first = graph.run(np.zeros((1, 1, spec.height_px, spec.width_px), np.float32))
+    kept = {output: value.copy() for output, value in first.items()}
+    graph.run(np.ones((1, 1, spec.height_px, spec.width_px), np.float32))
+    for output, value in first.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, kept[output])
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_float_graph_is_computed_in_float_everywhere(intact_bundle: Bundle, name: str) -> None:
+    """Sixteen bits, which a back end may take for quicker, are off by a hundred times more than this."""
+    spec = intact_bundle.manifest.preprocess
+    image = np.random.default_rng(0).normal(size=(1, 1, spec.height_px, spec.width_px)).astype(np.float32)
+    ours, plain = (open_backend(be, intact_bundle.read(REFERENCE), 1).run(image) for be in (name, "onnxruntime"))
+    for output, value in plain.items():
+        np.testing.assert_allclose(ours[output], value, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_golden_frames_hold_on_every_back_end(intact_bundle: Bundle, name: str) -> None:
+    report = check_network(
+        intact_bundle, Network(intact_bundle.manifest, open_backend(name, intact_bundle.read(MODEL), 1))
+    )
+    assert report.frames >= 3
+    assert report.mask_disagreement <= MAX_MASK_DISAGREEMENT
+    assert report.plane_difference <= MAX_PLANE_DIFFERENCE
+
+
+@pytest.mark.parametrize(("machine", "takes"), [("x86_64", "first"), ("AMD64", "first"), ("aarch64", "second")])
+@pytest.mark.usefixtures("table")
+def test_auto_passes_over_what_is_meant_for_other_processors(
+    machine: str, takes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    first, second = backends.TABLE[2:]
+    meant = BackendEntry(first.name, first.module, first.needs, auto_on=("x86_64", "AMD64"))
+    monkeypatch.setattr(backends, "TABLE", (meant, second))
+    assert open_backend("auto", b"graph") == (f"fake_backend_{takes}", b"graph", None)
+    # By its name it is taken anywhere.
+    assert open_backend("first", b"graph") == ("fake_backend_first", b"graph", None)
+
+
+def test_openvino_is_taken_by_its_name_alone_and_onnxruntime_everywhere() -> None:
+    assert [(entry.name, entry.auto_on) for entry in TABLE] == [
+        ("openvino", ()),
+        ("onnxruntime", None),
+    ]

@@ -88,7 +88,7 @@ def _photometric(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt
 
 def augmented_head(
     pixels: npt.NDArray[np.uint8], outline_px: Ellipse, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.uint8], Ellipse]:
+) -> tuple[npt.NDArray[np.uint8], Ellipse, npt.NDArray[np.float64]]:
     """Vary a head picture; a large head may come to lie partly outside.
 
     Args:
@@ -97,7 +97,7 @@ def augmented_head(
         rng: source of the variation.
 
     Returns:
-        A new picture and the outline in it.
+        A new picture, the outline in it, and the matrix from old to new pixels, shape (2, 3).
     """
     matrix, size = _affine(
         rng,
@@ -108,13 +108,13 @@ def augmented_head(
     )
     moved = _moved(outline_px, matrix)
     if moved is None:
-        return pixels, outline_px
-    return _photometric(_warp(pixels, matrix, size), rng), moved
+        return pixels, outline_px, np.eye(2, 3)
+    return _photometric(_warp(pixels, matrix, size), rng), moved, matrix
 
 
 def augmented_frame(
     pixels: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None, npt.NDArray[np.float64]]:
     """Vary a picture with its mask; clinics zoom in, so it is enlarged further than a picture of a head is.
 
     Args:
@@ -123,7 +123,7 @@ def augmented_frame(
         rng: source of the variation.
 
     Returns:
-        A new picture, and the mask in it with grey edges.
+        A new picture, the mask in it with grey edges, and the matrix from old to new pixels, shape (2, 3).
     """
     matrix, size = _affine(
         rng,
@@ -133,7 +133,12 @@ def augmented_frame(
         shift=(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1)),
     )
     moved = None if mask is None else _warp(mask, matrix, size)
-    return _photometric(_warp(pixels, matrix, size), rng), moved
+    return _photometric(_warp(pixels, matrix, size), rng), moved, matrix
+
+
+def chained(first: npt.NDArray[np.float64], then: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the one map of two affine ones, each of shape (2, 3)."""
+    return np.hstack((then[:, :2] @ first[:, :2], then[:, :2] @ first[:, 2:] + then[:, 2:]))
 
 
 def _window_beside_head(

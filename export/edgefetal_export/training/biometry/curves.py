@@ -22,8 +22,9 @@ def draw_curves(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> bytes:
     """
     epochs = [row["epoch"] for row in rows]
     figure, (loss, error) = new_figure(10, panels=2)
-    loss.plot(epochs, [row["segmentation_loss"] for row in rows], label="segmentation (Dice + cross-entropy)")
-    loss.plot(epochs, [row["classification_loss"] for row in rows], label="plane (cross-entropy)")
+    ending = "_loss"
+    for name in [name for name in rows[0] if name.endswith(ending)]:
+        loss.plot(epochs, [row[name] for row in rows], label=name.removesuffix(ending).replace("_", " "))
     loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
     for name in rows[0]["validation"]:
         measured = [row for row in rows if row["validation"][name]["mae_mm"] is not None]

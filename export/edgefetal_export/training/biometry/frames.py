@@ -1,4 +1,4 @@
-"""What the multi-task U-Net learns from: labelled frames in memory, and an epoch of varied samples drawn from them."""
+"""What a network that outlines learns from: labelled frames in memory, and an epoch of varied samples of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from edgefetal_calibration.datasets.hc18 import HeadCase
+from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE
 from edgefetal_devices.errors import DatasetError
 from edgefetal_export.training.biometry.augment import (
     augmented_frame,
     augmented_head,
+    chained,
     outline_in_network,
     soft_mask,
     without_head,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgefetal_calibration.datasets.labelled import LabelledExam, LabelledSweep
-    from edgefetal_export.training.biometry.multitask import MultitaskRecipe
+    from edgefetal_export.training.biometry.loop import BiometryRecipe
     from edgefetal_runtime.biometry.ellipse import Ellipse
     from edgefetal_runtime.infer.preprocess import PreprocessSpec
     from edgefetal_runtime.scale import Scale
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 # The seed of a sample is (seed, epoch, index): any epoch can be made again without the ones before it.
 VALIDATION_EPOCH = 1_000_000
 _DRAW = 2_000_000_000
+# `plane` of a sample of which nobody said what it shows.
+UNKNOWN_PLANE = -1
+
+Sample = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,32 +51,43 @@ class TrainingFrame:
 
     Args:
         pixels: shape (H, W), uint8.
-        plane: the plane that it shows.
+        plane: the plane that it shows, or None where nobody said so.
         outline_px: the structure's outline in pixels, where it was drawn as an ellipse.
         mask: the structure, 0 or 255, shape (H, W), uint8, where it was labelled pixel by pixel.
         scale: pixel size, or None where it is unknown.
         length_mm: reference of the plane's principal length in mm, or None where it has none.
+        good: whether it was graded as good to measure, or None where nobody graded.
     """
 
     pixels: npt.NDArray[np.uint8]
-    plane: str
+    plane: str | None
     outline_px: Ellipse | None = None
     mask: npt.NDArray[np.uint8] | None = None
     scale: Scale | None = None
     length_mm: float | None = None
+    good: bool | None = None
 
 
-def load_frames(exams: Sequence[LabelledExam], advance: Callable[[], None]) -> list[list[TrainingFrame]]:
-    """Read the labelled frames of every exam into memory (0.5 MB a frame, twice that with a mask).
+def load_frames(
+    exams: Sequence[LabelledExam], advance: Callable[[], None], *, labelled: bool = True
+) -> list[list[TrainingFrame]]:
+    """Read the frames of every exam into memory (0.5 MB a frame, twice that with a mask).
 
-    Frames whose plane shows a structure that the dataset does not outline are left out.
+    Of labelled exams, frames whose plane shows a structure that the dataset does not outline are left out.
+
+    Args:
+        exams: which.
+        advance: called after every exam.
+        labelled: read the labels; otherwise all frames, without any.
 
     Raises:
-        DatasetError: an exam does not say which plane its frames show.
+        DatasetError: a labelled exam does not say which plane its frames show.
     """
     loaded = []
     for exam in exams:
-        if isinstance(exam, HeadCase):
+        if not labelled:
+            loaded.append([TrainingFrame(pixels, None) for sweep in exam.sweeps() for pixels in sweep.pixels])
+        elif isinstance(exam, HeadCase):
             frame = exam.frame()
             loaded.append([TrainingFrame(frame.pixels, HEAD, exam.head_px(), None, exam.scale, exam.hc_mm)])
         else:
@@ -86,8 +103,9 @@ def _frames_of(exam: str, sweep: LabelledSweep) -> list[TrainingFrame]:
         raise DatasetError(message)
     frames = []
     for index, plane in enumerate(sweep.planes):
+        good = None if sweep.grades is None else bool(sweep.grades[index] != NOT_THE_PLANE)
         if plane == NO_PLANE:
-            frames.append(TrainingFrame(sweep.pixels[index], plane, scale=sweep.scale))
+            frames.append(TrainingFrame(sweep.pixels[index], plane, scale=sweep.scale, good=good))
         elif plane in sweep.masks:
             lengths_mm = sweep.lengths_mm.get(PRINCIPAL[plane].name) if plane in PRINCIPAL else None
             length_mm = np.nan if lengths_mm is None else float(lengths_mm[index])
@@ -98,6 +116,7 @@ def _frames_of(exam: str, sweep: LabelledSweep) -> list[TrainingFrame]:
                     mask=sweep.masks[plane][index] * np.uint8(255),
                     scale=sweep.scale,
                     length_mm=None if np.isnan(length_mm) else length_mm,
+                    good=good,
                 )
             )
     return frames
@@ -109,11 +128,11 @@ def require_labels(exams: Sequence[Sequence[TrainingFrame]], structures: Sequenc
     Raises:
         DatasetError: a structure is nowhere outlined, or another one is.
     """
-    outlined = {frame.plane for exam in exams for frame in exam if frame.plane != NO_PLANE}
+    outlined = {frame.plane for exam in exams for frame in exam if frame.plane not in (NO_PLANE, None)}
     if lacking := [structure for structure in structures if structure not in outlined]:
         message = f"No training frame outlines the {lacking[0]}; add data that do, or leave it out of --structures."
         raise DatasetError(message)
-    if beyond := sorted(outlined.difference(structures)):
+    if beyond := sorted(filter(None, outlined.difference(structures))):
         message = f"The data outline the {beyond[0]} too; add it to --structures, or leave these data out."
         raise DatasetError(message)
 
@@ -155,13 +174,14 @@ def drawn_frames(
     return frames
 
 
-class EpochSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class EpochSamples(Dataset[Sample]):
     """One epoch of varied frames, and of pictures made from annotated heads by taking the head away.
 
-    A sample is the image, shape (1, h, w), the soft masks, shape (structures, h, w), and the number of its plane.
+    A sample holds `image`, shape (1, h, w), the soft `masks`, shape (structures, h, w), and `plane`, its plane's
+    number, or `UNKNOWN_PLANE`, where its masks say nothing either.
     """
 
-    def __init__(self, exams: Sequence[Sequence[TrainingFrame]], recipe: MultitaskRecipe, epoch: int) -> None:
+    def __init__(self, exams: Sequence[Sequence[TrainingFrame]], recipe: BiometryRecipe, epoch: int) -> None:
         """Set up the epoch; nothing is computed before a sample is asked for."""
         self._frames = drawn_frames(exams, recipe.frames_per_exam, (recipe.seed, epoch))
         self._heads = [(f.pixels, f.outline_px) for f in self._frames if f.outline_px is not None]
@@ -171,39 +191,58 @@ class EpochSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """Count the samples: every frame once, and the recipe's share of pictures without a head."""
         return len(self._frames) + round(self._recipe.no_head_share * len(self._heads))
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Sample:
         """Make sample `index`, the same one whenever it is asked for."""
+        return self.made(index)[0]
+
+    def made(self, index: int) -> tuple[Sample, Varied | None]:
+        """Make sample `index`; return the frame that it was varied from too, unless its head was taken away."""
         recipe = self._recipe
         rng = np.random.default_rng((recipe.seed, self._epoch, index))
-        spec, structures = recipe.preprocess, recipe.network.structures
-        masks = np.zeros((len(structures), spec.height_px, spec.width_px), np.float32)
+        spec, network = recipe.preprocess, recipe.network
+        masks = np.zeros((len(network.structures), spec.height_px, spec.width_px), np.float32)
         if index < len(self._frames):
             frame = self._frames[index]
-            plane = frame.plane
-            image, mask = _varied(frame, spec, rng)
-            if plane in structures and mask is not None:
-                masks[structures.index(plane)] = mask
+            image, mask, to_network = _varied(frame, spec, rng)
+            if frame.plane in network.structures and mask is not None:
+                masks[network.structures.index(frame.plane)] = mask
+            plane = UNKNOWN_PLANE if frame.plane is None else network.planes.index(frame.plane)
+            varied = Varied(frame, to_network)
         else:
-            plane = NO_PLANE
             pixels, outline_px = self._heads[int(rng.integers(len(self._heads)))]
             image, _ = preprocess(without_head(pixels, outline_px, rng), spec)
-        return torch.from_numpy(image[0]), torch.from_numpy(masks), torch.tensor(recipe.network.planes.index(plane))
+            plane, varied = network.planes.index(NO_PLANE), None
+        sample = {"image": torch.from_numpy(image[0]), "masks": torch.from_numpy(masks), "plane": torch.tensor(plane)}
+        return sample, varied
+
+
+@dataclass(frozen=True, eq=False)
+class Varied:
+    """Where a sample came from.
+
+    Args:
+        frame: the frame.
+        to_network: from its pixels to those of the network's input, shape (2, 3).
+    """
+
+    frame: TrainingFrame
+    to_network: npt.NDArray[np.float64]
 
 
 def _varied(
     frame: TrainingFrame, spec: PreprocessSpec, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-    """Vary a frame; return its image, shape (1, 1, h, w), and the soft mask of its structure, shape (h, w)."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None, npt.NDArray[np.float64]]:
+    """Vary a frame.
+
+    Returns:
+        Its image, shape (1, 1, h, w), the soft mask of its structure, shape (h, w), and where its pixels went, (2, 3).
+    """
     if frame.outline_px is not None:
-        pixels, outline_px = augmented_head(frame.pixels, frame.outline_px, rng)
+        pixels, outline_px, moved_by = augmented_head(frame.pixels, frame.outline_px, rng)
         image, box = preprocess(pixels, spec)
         outline = outline_in_network(outline_px, box)
-        return image, None if outline is None else soft_mask(outline, spec)
-    pixels, mask = augmented_frame(frame.pixels, frame.mask, rng)
-    image, _ = preprocess(pixels, spec)
-    return image, None if mask is None else (place(mask, spec)[0] / 255).astype(np.float32)
-
-
-def steps_per_epoch(exams: Sequence[Sequence[TrainingFrame]], recipe: MultitaskRecipe) -> int:
-    """Count the optimiser steps of one epoch."""
-    return len(EpochSamples(exams, recipe, 0)) // recipe.batch_size
+        return image, None if outline is None else soft_mask(outline, spec), chained(moved_by, box.matrix_to_network())
+    pixels, mask, moved_by = augmented_frame(frame.pixels, frame.mask, rng)
+    image, box = preprocess(pixels, spec)
+    soft = None if mask is None else (place(mask, spec)[0] / 255).astype(np.float32)
+    return image, soft, chained(moved_by, box.matrix_to_network())

@@ -88,11 +88,8 @@ class FrameScorer:
 
 def _on_frame(values: npt.NDArray[np.float32], box: Letterbox, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Bring a map in network pixels to the frame that it was made from, between pixels bilinearly."""
-    to_network = np.array(
-        [[1 / box.x.step, 0.0, -box.x.offset / box.x.step], [0.0, 1 / box.y.step, -box.y.offset / box.y.step]]
-    )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(values, to_network, (shape[1], shape[0]), flags=flags), np.float32)
+    return np.asarray(cv2.warpAffine(values, box.matrix_to_network(), (shape[1], shape[0]), flags=flags), np.float32)
 
 
 def load_scorer(run: Path, *, threads: int | None = None) -> FrameScorer:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from edgefetal_export.training.skill.judge import JudgedClip
     from edgefetal_export.training.skill.levels import ClipBatch
 
+NAME = "skill"
 LEVELS = "levels.json"
 TASK, SKILL = "task", "skill"
 # Four poolings of the U-Net.
@@ -145,7 +146,7 @@ def skill_recipe(
             "--normalisation minmax or softmax."
         )
     return SkillRecipe(
-        name="skill",
+        name=NAME,
         dataset=dataset,
         network=SkillConfig(
             structures=structures,

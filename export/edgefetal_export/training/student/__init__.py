@@ -1,0 +1,1 @@
+"""Training the student, alone or by several teachers."""
