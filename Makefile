@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # HC18 in its official layout, for `make starter`.
 HC18 ?= ../shared/data/hc18
+SONONET ?= ../shared/data/sononet/SonoNet16.npz
 
 .PHONY: demo test lint bench starter clean
 
@@ -25,8 +26,15 @@ lint: $(VENV)/.workstation  ## style, types, layers
 bench: $(VENV)/.clinic  ## latency of the starter bundle here
 	$(BIN)/edgefetal bench starter --json bench.json
 
-starter: $(VENV)/.workstation  ## train and build the starter bundle again (about 80 minutes on two cores)
-	$(BIN)/edgefetal train multitask-unet --data hc18:$(HC18) --out runs/starter --epochs 80 --precision bf16 --seed 1 --threads 2 --resume
+starter: $(VENV)/.workstation  ## simulate, train the teacher and the student, build the starter again (about 2.5 hours on two cores)
+	$(BIN)/edgefetal phantom --protocol abdomen --ga 16w0d..38w0d --exams 120 --frames 12 --seed 21 --out runs/planes/abdomen --resume
+	$(BIN)/edgefetal phantom --protocol femur --ga 16w0d..38w0d --exams 120 --frames 12 --seed 21 --out runs/planes/femur --resume
+	$(BIN)/edgefetal phantom --protocol head --ga 16w0d..38w0d --exams 30 --frames 12 --seed 21 --out runs/planes/head --resume
+	$(BIN)/edgefetal train multitask-unet --data hc18:$(HC18) --out runs/heads --epochs 80 --precision bf16 --seed 1 --threads 2 --resume
+	test -d runs/sononet || $(BIN)/edgefetal import sononet --weights $(SONONET) --out runs/sononet
+	$(BIN)/edgefetal distil --teachers runs/heads --teachers runs/sononet --plane-weight 0.3 --student small --input 384x256 \
+	  --data hc18:$(HC18) --unlabelled phantom:runs/planes/abdomen --unlabelled phantom:runs/planes/femur \
+	  --unlabelled phantom:runs/planes/head --frames-per-exam 2 --epochs 25 --precision bf16 --seed 1 --threads 2 --resume --out runs/starter
 	rm -rf runs/starter-bundle
 	$(BIN)/edgefetal build runs/starter --device cpu-x86 --calibration hc18:$(HC18) --out runs/starter-bundle --name starter
 	rm -rf edgefetal/starter/bundle

@@ -269,10 +269,16 @@ class Judgement:
 
     @property
     def excess(self) -> float:
-        """Largest excess of a judged line; it passes at 0 and below. Infinite where data are lacking."""
+        """Largest excess of a judged line; it passes at 0 and below. Infinite where data are lacking.
+
+        Lines about the float graph alone count only where they are broken: they are the same for whatever is made of
+        it, and would hide which of two graphs is the better one.
+        """
         if self.lacking:
             return math.inf
-        return max((line.excess for line in self.lines if line.excess is not None), default=math.inf)
+        judged = [(line.excess, line.of_float) for line in self.lines if line.excess is not None]
+        telling = [excess for excess, of_float in judged if not of_float or excess > 0]
+        return max(telling or [excess for excess, _ in judged], default=math.inf)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values; an infinite excess becomes None."""

@@ -27,7 +27,19 @@ from edgefetal.cli import (
 from edgefetal_devices.errors import EdgeFetalError, EnvironmentLacksError
 
 _BUILD_PACKAGES = frozenset(
-    {"accelerate", "matplotlib", "monai", "onnx", "onnxscript", "peft", "safetensors", "sympy", "torch", "transformers"}
+    {
+        "accelerate",
+        "matplotlib",
+        "monai",
+        "onnx",
+        "onnxscript",
+        "peft",
+        "safetensors",
+        "sympy",
+        "torch",
+        "transformers",
+        "yaml",
+    }
 )
 
 

@@ -154,9 +154,15 @@ def test_an_abdomen_is_measured_and_graded(starter: Bundle) -> None:
 
 
 @pytest.mark.parametrize(("sure", "measured"), [(1.0, False), (1.2, True)])
-def test_a_plane_that_is_hardly_named_is_not_measured(starter: Bundle, sure: float, measured: bool) -> None:  # noqa: FBT001
+def test_a_plane_that_is_named_below_the_bundles_threshold_is_not_measured(
+    starter: Bundle,
+    sure: float,
+    measured: bool,  # noqa: FBT001
+) -> None:
     """Of four classes, e / (e + 3) is 0.48, and e^1.2 / (e^1.2 + 3) 0.53."""
-    net = network(starter.manifest, HEADS, answers("abdomen", sure=sure))
+    thresholds = starter.manifest.thresholds.model_copy(update={"plane_probability": 0.5})
+    manifest = starter.manifest.model_copy(update={"thresholds": thresholds})
+    net = network(manifest, HEADS, answers("abdomen", sure=sure))
     (found,) = evaluate_frames({"net": net}, [exam(sweep("s", 1))], 1)["net"]
     assert (found.measured_mm is not None) is measured
     assert measured or "not taken for a plane of the abdomen (probability 0.48)" in (found.abstained or "")

@@ -236,7 +236,7 @@ def _cautions(manifest: Manifest, sweeps: Sequence[SweepRecord]) -> tuple[str, .
     cautions = []
     if set(manifest.heads.plane) <= {HEAD, NO_PLANE}:
         cautions.append(
-            "The network saw no other part of a fetus in training and may outline one as a head: look at the picture "
+            "The network learnt from labelled heads alone and may outline something else as one: look at the picture "
             "and confirm that it shows the head"
         )
     if manifest.intervals is not None and any(sweep.frames_seen > 1 for sweep in sweeps):

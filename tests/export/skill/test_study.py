@@ -5,6 +5,9 @@ Run by `pytest -m slow -s tests/export/skill/test_study.py`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +17,33 @@ from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_calibration.phantom.series import SeriesPlan
 from edgefetal_export.training.skill.judge import spearman_or_none
 
-EXAMS, FRAMES, COARSE = 60, 40, 4
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+EXAMS, FRAMES, COARSE, HIDDEN = 60, 40, 4, 3
+
+
+def depth(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """How far every pixel is inside, below 0 outside."""
+    inside = mask.astype(np.uint8)
+    return np.asarray(
+        cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5), np.float32
+    )
+
+
+def foretold(masks: dict[int, npt.NDArray[np.bool_]]) -> float:
+    """Dice of hidden masks with what lies evenly between the two that are seen on either side."""
+    dices = []
+    for first, seen in masks.items():
+        last = first + HIDDEN + 1
+        if last in masks:
+            ends = depth(seen), depth(masks[last])
+            for hidden in range(1, HIDDEN + 1):
+                if first + hidden in masks:
+                    share, true = hidden / (HIDDEN + 1), masks[first + hidden]
+                    guess = (1 - share) * ends[0] + share * ends[1] > 0
+                    dices.append(2 * (guess & true).sum() / (guess.sum() + true.sum()))
+    return float(np.mean(dices)) if dices else 0.0
 
 
 def shown(exam: Exam) -> dict[str, float]:
@@ -31,6 +60,7 @@ def shown(exam: Exam) -> dict[str, float]:
         "quality of the best": float(quality.max()),
         "contact": float(np.mean([truth.contact for truth in truths])),
         "Dice of a mask with the next": float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs])),
+        "Dice of hidden masks foretold": foretold(masks),
         "steadiness of the probe's tilt": -float(np.linalg.norm(np.diff(normals, axis=0), axis=1).mean()),
     }
 
@@ -50,3 +80,4 @@ def test_skill_shows_in_the_hand_and_hardly_in_what_is_drawn() -> None:
     assert rho["steadiness of the probe's tilt"] > 0.8
     assert abs(rho["share of frames with the plane"]) < 0.4
     assert rho["Dice of a mask with the next"] < 0.8
+    assert rho["Dice of hidden masks foretold"] < 0.8
