@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from edgefetal.cli.options import JsonOption
-from edgefetal.cli.train.options import Precision, ResumeOption, RunOption, SeedOption, ThreadsOption
+from edgefetal.cli.train.options import (
+    BatchSizeOption,
+    EpochsOption,
+    FramesPerExamOption,
+    LearningRateOption,
+    Precision,
+    PrecisionOption,
+    ResumeOption,
+    RunOption,
+    SeedOption,
+    StructuresOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,29 +55,17 @@ def distil(
         ),
     ] = None,
     student: Annotated[str, typer.Option("--student", help="nano, small or base.")] = "small",
-    structures: Annotated[
-        str, typer.Option("--structures", help="What to outline, of head, abdomen and femur, with commas between.")
-    ] = "head",
+    structures: StructuresOption = "head",
     input_size: Annotated[
         str, typer.Option("--input", metavar="WxH", help="Size of the network's input in px, multiples of 16.")
     ] = "288x192",
     grades: Annotated[
         bool, typer.Option("--grades", help="Also learn how good a frame is from grades in the data.")
     ] = False,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training subjects.")] = 80,
-    frames_per_exam: Annotated[
-        int, typer.Option("--frames-per-exam", min=1, help="Frames of a sweep in an epoch, others in each.")
-    ] = 4,
-    batch_size: Annotated[
-        Optional[int],
-        typer.Option(
-            "--batch-size",
-            min=1,
-            help="Pictures a step. [default: 16, or half of the data if less]",
-            show_default=False,
-        ),
-    ] = None,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", min=1e-8, help="Peak of the schedule.")] = 2e-3,
+    epochs: EpochsOption = 80,
+    frames_per_exam: FramesPerExamOption = 4,
+    batch_size: BatchSizeOption = None,
+    learning_rate: LearningRateOption = 2e-3,
     mask_weight: Annotated[float, typer.Option("--mask-weight", min=0, help="Of the teachers' masks.")] = 1.0,
     boundary_weight: Annotated[
         float, typer.Option("--boundary-weight", min=0, help="How much more a pixel on their edge counts.")
@@ -83,9 +83,7 @@ def distil(
             show_default=False,
         ),
     ] = None,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="bf16 is quicker on processors that have it.")
-    ] = Precision.FP32,
+    precision: PrecisionOption = Precision.FP32,
     seed: SeedOption = 1,
     split_seed: Annotated[
         Optional[int],

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgefetal.cli.options import JsonOption
-from edgefetal.cli.train.options import Precision, ResumeOption, RunOption, SeedOption, ThreadsOption
+from edgefetal.cli.train.options import (
+    BatchSizeOption,
+    EpochsOption,
+    FramesPerExamOption,
+    LearningRateOption,
+    Precision,
+    PrecisionOption,
+    ResumeOption,
+    RunOption,
+    SeedOption,
+    StructuresOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,29 +32,15 @@ def multitask_unet(
     ],
     out: RunOption,
     resume: ResumeOption = False,
-    structures: Annotated[
-        str, typer.Option("--structures", help="What to outline, of head, abdomen and femur, with commas between.")
-    ] = "head",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training subjects.")] = 80,
-    frames_per_exam: Annotated[
-        int, typer.Option("--frames-per-exam", min=1, help="Frames of a sweep in an epoch, others in each.")
-    ] = 4,
-    batch_size: Annotated[
-        Optional[int],
-        typer.Option(
-            "--batch-size",
-            min=1,
-            help="Pictures a step. [default: 16, or half of the data if less]",
-            show_default=False,
-        ),
-    ] = None,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", min=1e-8, help="Peak of the schedule.")] = 2e-3,
+    structures: StructuresOption = "head",
+    epochs: EpochsOption = 80,
+    frames_per_exam: FramesPerExamOption = 4,
+    batch_size: BatchSizeOption = None,
+    learning_rate: LearningRateOption = 2e-3,
     classification_weight: Annotated[
         float, typer.Option("--classification-weight", min=0, max=1, help="`w` in `w * L_cls + (1 - w) * L_seg`.")
     ] = 0.1,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="bf16 is quicker on processors that have it.")
-    ] = Precision.FP32,
+    precision: PrecisionOption = Precision.FP32,
     seed: SeedOption = 1,
     threads: ThreadsOption = 2,
     json_file: JsonOption = None,
@@ -51,8 +49,7 @@ def multitask_unet(
 
     The split is by subject. The best checkpoint by the validation error of HC, AC and FL is kept as
     `model.safetensors`, with `metrics.json` and `curves.png`. A killed run goes on with --resume where its last epoch
-    ended. Masks of the abdomen and the femur come from `edgefetal phantom`; `edgefetal build` takes runs of the head
-    alone.
+    ended. Masks of the abdomen and the femur come from `edgefetal phantom`.
     """
     from edgefetal.cli import terminal
     from edgefetal_calibration.datasets.kinds import read_exams
