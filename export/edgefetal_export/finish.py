@@ -254,7 +254,7 @@ def package(
     intervals = fit_intervals(
         [result for result in unseen[SHIPPED] if result.name in names],
         [case.digest() for case in fitting],
-        dataset=draft.split.dataset,
+        dataset=draft.recipe.dataset,
     )
     if intervals is None and intervals_only:
         message = f"{len(fitting)} pictures are too few to fit intervals on; give more labelled ones."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgefetal_calibration.datasets.kinds import dataset_kind
 from edgefetal_export.training.student.recipe import StudentRecipe
 from edgefetal_runtime.biometry.outline import MIN_COVERAGE
 
@@ -72,6 +73,14 @@ def _network(recipe: MultitaskRecipe | StudentRecipe) -> str:
     return f"Student of size `{recipe.size.value}`, " + (f"taught by {taught}" if taught else "taught by labels alone")
 
 
+def _unlabelled(recipe: MultitaskRecipe | StudentRecipe) -> str:
+    """Say which data it saw without labels."""
+    if not (isinstance(recipe, StudentRecipe) and recipe.unlabelled):
+        return ""
+    kinds = " and ".join(f"{kind} ({dataset_kind(kind).attribution})" for kind in recipe.unlabelled.split("+"))
+    return f" Beside these, without\n  labels: {kinds}."
+
+
 def _validation_rows(evidence: dict[str, Any]) -> list[str]:
     """Write a row for each length and graph on validation subjects."""
     rows = []
@@ -123,7 +132,7 @@ def write_model_card(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe
   picture shows ({", ".join(manifest.heads.plane)}). The runtime fits a shape to the outline and measures that.
 - **Network.** {_network(recipe)}; {training.parameters:,} parameters, input {manifest.preprocess.width_px} x
   {manifest.preprocess.height_px}; shipped in {precision} for `{manifest.device}`.
-- **Training data.** {training.attribution}; licence {training.licence}.
+- **Training data.** {training.attribution}; licence {training.licence}.{_unlabelled(recipe)}
   Split by subject, which is an examination (the leading number of a file's name): {subjects["train"]} to train,
   {subjects["validation"]} to choose the checkpoint, {subjects["held-out"]} held out. One woman may have several
   examinations; the data do not say which.

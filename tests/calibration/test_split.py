@@ -181,7 +181,7 @@ def test_groups_that_share_a_subject_or_a_picture_are_refused() -> None:
 def test_the_starter_s_split_reads_unchanged(starter: Bundle) -> None:
     content = starter.read("split.json")
     split = parse_split(content, "split.json")
-    assert (split.dataset, len(split.parts), len(split.digests)) == ("hc18", 679, 703)
+    assert (split.dataset, len(split.parts), len(split.digests)) == ("hc18+phantom", 799, 935)
     assert split.model_dump_json() + "\n" == content.decode()
 
 

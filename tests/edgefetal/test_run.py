@@ -55,7 +55,7 @@ def test_no_scale_gives_no_millimetres(edgefetal: CommandLine, head_png: Path, s
         assert length["value"] is None
         assert "--mm-per-px" in length["abstained"]
     assert index["name"] == "cephalic_index"
-    assert index["value"] == pytest.approx(sweep.cephalic_index, abs=0.04)
+    assert index["value"] == pytest.approx(sweep.cephalic_index, abs=0.06)
     assert record["sweeps"][0]["scale"] is None
     assert len(record["sweeps"][0]["contour_px"]) > 50
     assert record["sweeps"][0]["overlay"]

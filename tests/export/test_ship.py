@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from edgefetal_export.finish import judge_for
 from edgefetal_export.quantise.histogram import Method
 from edgefetal_export.quantise.qdq import prepared
 from edgefetal_export.quantise.ranges import read_or_collect
+from edgefetal_export.quantise.sensitivity import mend
 from edgefetal_export.ship import Floats, Judge, Precision, Shipped, Speed, choose, parse_precision, story
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from edgefetal_export.finish import Draft
 
 PROFILE = read_profile("cpu-x86")
+TRIALS = 6
 FAST, SLOW = (Speed(20.0, 20.0 / r, r, (r - 0.05, r + 0.05), 40) for r in (1.6, 0.9))
 
 
@@ -63,6 +66,8 @@ def chosen(
     """Choose with a speed that is given, because a busy machine has none that can be relied on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ship, "_speed", lambda *_: speed)
+        # The whole search has tests of its own.
+        patch.setattr(ship, "mend", partial(mend, max_trials=TRIALS))
         return choose(
             draft.reference,
             lambda: floats,
@@ -155,6 +160,7 @@ def test_tuning_is_tried_before_int8_is_given_up(simulated_draft: Draft, floats:
     """A tuned network whose ranges are right is taken where the first one's are beyond mending."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ship, "_speed", lambda *_: FAST)
+        patch.setattr(ship, "mend", partial(mend, max_trials=TRIALS))
         # Blocks in float mend everything if there may be enough of them.
         patch.setattr(ship, "MOST_IN_FLOAT", 0.0)
         shipped = choose(
