@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from edgefetal_calibration.bootstrap import bounded, mean_of
 from edgefetal_calibration.cut import cut_picture
 from edgefetal_calibration.datasets.masks import ellipse_mask
 from edgefetal_runtime.biometry.head import measure_head
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 # Small heads are of the first trimester and early second, where the same error in mm weighs more.
 SIZE_BANDS_MM = (0, 100, 200, 1000)
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,9 @@ def mask_in_frame(
     mask_logits: npt.NDArray[np.float32], box: Letterbox, shape: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
     """Bring a mask from the network's grid, shape (h, w), to the frame's, shape (H, W)."""
-    to_network = np.array(
-        [[1 / box.x.step, 0, -box.x.offset / box.x.step], [0, 1 / box.y.step, -box.y.offset / box.y.step]]
-    )
     resampled = cv2.warpAffine(
         mask_logits,
-        to_network,
+        box.matrix_to_network(),
         (shape[1], shape[0]),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
@@ -212,7 +209,7 @@ def compare(results: Sequence[CaseResult], reference: Sequence[CaseResult]) -> d
         "n_both_measured": len(both),
         "n_only_one_measured": sum((a.hc_mm is None) != (b.hc_mm is None) for a, b in pairs),
         "hc_mean_abs_difference_mm": float(absolute_mm.mean()) if some else None,
-        "hc_difference_upper_mm": _upper_bound([subject for subject, _, _ in both], absolute_mm) if some else None,
+        "hc_difference_upper_mm": _upper_bound([subject for subject, _, _ in both], absolute_mm),
         "hc_mean_difference_mm": float(differences_mm.mean()) if some else None,
         "hc_max_abs_difference_mm": float(absolute_mm.max()) if some else None,
         "hc_mae_change_mm": float(np.mean([change for _, _, change in both])) if some else None,
@@ -220,12 +217,10 @@ def compare(results: Sequence[CaseResult], reference: Sequence[CaseResult]) -> d
     }
 
 
-def _upper_bound(subjects: Sequence[str], values: npt.NDArray[np.float64]) -> float:
-    """One-sided 95 % bootstrap bound of a mean, drawing whole subjects, whose pictures are not independent."""
-    names, membership = np.unique(np.array(subjects), return_inverse=True)
-    sums, counts = np.bincount(membership, values), np.bincount(membership)
-    drawn = np.random.default_rng(0).integers(len(names), size=(_RESAMPLES, len(names)))
-    return float(np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), 0.95))
+def _upper_bound(subjects: Sequence[str], values: npt.NDArray[np.float64]) -> float | None:
+    """One-sided 95 % bootstrap bound of a mean over subjects; None where there is none."""
+    found = bounded(subjects, mean_of(subjects, values.tolist())) if subjects else None
+    return None if found is None else found.upper
 
 
 def rows(results: Sequence[CaseResult]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -21,9 +21,6 @@ from edgefetal.cli.train.options import (
     StructuresOption,
     ThreadsOption,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 EXAMPLE = (
     "Example: edgefetal distil --teachers runs/heads --teachers runs/sononet --student small --data hc18:data/hc18 "
@@ -101,11 +98,11 @@ def distil(
     import torch
 
     from edgefetal.cli import terminal
-    from edgefetal.cli.train.multitask_unet import validation_errors
+    from edgefetal.cli.train.outliner import train_shown, validation_errors
     from edgefetal_calibration.datasets.kinds import read_exams
     from edgefetal_calibration.datasets.split import Part
     from edgefetal_export.students.student import parse_size
-    from edgefetal_export.training.biometry.loop import count_exams, draw_split, epochs_done, train
+    from edgefetal_export.training.biometry.loop import draw_split
     from edgefetal_export.training.biometry.multitask import default_batch_size, parse_structures
     from edgefetal_export.training.student.answers import ask
     from edgefetal_export.training.student.recipe import LossWeights, parse_input, student_recipe
@@ -144,7 +141,6 @@ def distil(
         seed=seed,
         split_seed=split_seed,
     )
-    done = epochs_done(out)
     every = [*exams, *without_labels]
     split = draw_split(every, recipe)
     refuse_leaks(loaded, split, every)
@@ -154,24 +150,8 @@ def distil(
         if loaded:
             kept = cache or out.with_name(f"{out.name}-answers")
             answers = ask(loaded, taught, kept, progress.step("ask the teachers", len(taught)))
-        on_load = progress.step("read exams", count_exams(exams, recipe, without_labels))
-        # How many steps there are is known once the exams are read.
-        steps: list[Callable[[str], None]] = []
-        metrics = train(
-            out,
-            StudentTask(recipe, answers),
-            exams,
-            without_labels,
-            resume=resume,
-            threads=threads,
-            on_load=on_load,
-            on_count=lambda count: steps.append(progress.resumable_step("train", count * epochs, count * done)),
-            on_step=lambda epoch: steps[0](f"train, epoch {epoch} of {epochs}"),
-            on_epoch=lambda row: progress.say(
-                f"epoch {row['epoch']:3d}  loss {row['segmentation_loss']:.3f}  validation error "
-                f"{validation_errors(row)}  plane {row['validation_plane_accuracy']:.3f}"
-            ),
-        )
+        task = StudentTask(recipe, answers)
+        metrics = train_shown(progress, out, task, exams, without_labels, resume=resume, threads=threads)
     terminal.write_json(json_file, metrics)
     best = metrics["best"]
     terminal.say(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from edgefetal.cli.train.options import (
     StructuresOption,
     ThreadsOption,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def multitask_unet(
@@ -52,8 +49,8 @@ def multitask_unet(
     ended. Masks of the abdomen and the femur come from `edgefetal phantom`.
     """
     from edgefetal.cli import terminal
+    from edgefetal.cli.train.outliner import train_shown, validation_errors
     from edgefetal_calibration.datasets.kinds import read_exams
-    from edgefetal_export.training.biometry.loop import count_exams, epochs_done, train
     from edgefetal_export.training.biometry.multitask import (
         MultitaskTask,
         default_batch_size,
@@ -75,35 +72,8 @@ def multitask_unet(
         precision=precision.value,
         seed=seed,
     )
-    done = epochs_done(out)
     with terminal.steps() as progress:
-        on_load = progress.step("read exams", count_exams(exams, recipe))
-        # How many steps there are is known once the exams are read.
-        steps: list[Callable[[str], None]] = []
-        metrics = train(
-            out,
-            MultitaskTask(recipe),
-            exams,
-            resume=resume,
-            threads=threads,
-            on_load=on_load,
-            on_count=lambda count: steps.append(progress.resumable_step("train", count * epochs, count * done)),
-            on_step=lambda epoch: steps[0](f"train, epoch {epoch} of {epochs}"),
-            on_epoch=lambda row: progress.say(
-                f"epoch {row['epoch']:3d}  loss {row['segmentation_loss']:.3f}  validation error "
-                f"{validation_errors(row)}  plane {row['validation_plane_accuracy']:.3f}"
-            ),
-        )
+        metrics = train_shown(progress, out, MultitaskTask(recipe), exams, resume=resume, threads=threads)
     terminal.write_json(json_file, metrics)
     best = metrics["best"]
     terminal.say(f"Best: epoch {best['epoch']}, validation error {validation_errors(best)}. Run: {out}")
-
-
-def validation_errors(row: dict[str, Any]) -> str:
-    """Write the validation errors of an epoch."""
-    from edgefetal.cli import terminal
-
-    return ", ".join(
-        f"{name} {terminal.figure(score['mae_mm'])} mm ({score['n_measured']} of {score['n']} measured)"
-        for name, score in row["validation"].items()
-    )
