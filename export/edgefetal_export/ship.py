@@ -7,7 +7,7 @@ the quantisation in the loop; then float. What was tried stands in the evidence,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgefetal_calibration.datasets.labelled import LabelledExam
     from edgefetal_calibration.frames import FrameResult
     from edgefetal_devices.profile import Profile
+    from edgefetal_export.quantise.blocks import Block
     from edgefetal_export.quantise.ranges import RangeTable
     from edgefetal_runtime.infer.bundle import Manifest
 
@@ -126,7 +127,6 @@ class Judge:
         exams: the validation part.
         budget: what is allowed.
         reference: the float graph's results on the same frames.
-        on_exam: called after every exam.
     """
 
     manifest: Manifest
@@ -134,7 +134,6 @@ class Judge:
     exams: Sequence[LabelledExam]
     budget: AccuracyBudget
     reference: Sequence[FrameResult]
-    on_exam: Callable[[], None] = field(default=lambda: None)
 
     def judged(self, model: bytes) -> tuple[Judgement, Sequence[FrameResult]]:
         """Judge a graph; return what became of the budget, and the graph's results."""
@@ -148,7 +147,7 @@ class Judge:
     def results(self, model: bytes) -> Sequence[FrameResult]:
         """Run a graph on the validation frames."""
         network = Network(self.manifest, open_backend(self.back_end, model))
-        return evaluate_frames({SHIPPED: network}, self.exams, FRAMES_PER_EXAM, on_exam=self.on_exam)[SHIPPED]
+        return evaluate_frames({SHIPPED: network}, self.exams, FRAMES_PER_EXAM)[SHIPPED]
 
 
 @dataclass(frozen=True)
@@ -237,18 +236,18 @@ def _search(floats: Floats, profile: Profile, judge: Judge, on_trial: Callable[[
     """Try every way of taking ranges, and where none passes put the fewest blocks back into float."""
     recipe, steps = profile.int8, []
     blocks = blocks_of(onnx.load_from_string(floats.model).graph)
-    judged: dict[Method, Judgement] = {}
+    tried: dict[Method, Shipped] = {}
     for method in Method:
         model = quantised(floats.model, recipe, floats.table.ranges[method])
-        judged[method], _ = judge.judged(model)
+        tried[method] = _quantised(model, profile, blocks, method, judge)
         on_trial()
-        outcome = "within the budget" if judged[method].passed else judged[method].reasons[0].rstrip(".")
-        steps.append(Step(f"{when}ranges by {method.value}", outcome, _finite(judged[method].excess)))
-    best = min(judged, key=lambda method: judged[method].excess)
+        judgement = tried[method].judgement
+        outcome = "within the budget" if judgement.passed else judgement.reasons[0].rstrip(".")
+        steps.append(Step(f"{when}ranges by {method.value}", outcome, _finite(judgement.excess)))
+    best = min(tried, key=lambda method: tried[method].judgement.excess)
+    if tried[best].judgement.passed:
+        return replace(tried[best], steps=tuple(steps))
     ranges = floats.table.ranges[best]
-    if judged[best].passed:
-        model = quantised(floats.model, recipe, ranges)
-        return _quantised(model, profile, best, judge, steps, ())
 
     def remade(float_blocks: Collection[str]) -> bytes:
         return quantised(floats.model, recipe, ranges, float_blocks)
@@ -262,30 +261,14 @@ def _search(floats: Floats, profile: Profile, judge: Judge, on_trial: Callable[[
         outcome = f"within the budget, but {len(mended.float_blocks)} of {len(free)} blocks would be in float: given up"
     steps.append(Step(f"{when}blocks back into float: {names}", outcome, _finite(mended.excess)))
     alone = tuple(trial for trial in mended.trials if len(trial.float_blocks) == 1)
-    kept = mended.model if few else remade(())
-    return _quantised(kept, profile, best, judge, steps, alone)
+    kept = _quantised(mended.model, profile, blocks, best, judge) if few else tried[best]
+    return replace(kept, steps=tuple(steps), sensitivity=alone)
 
 
-def _quantised(
-    model: bytes,
-    profile: Profile,
-    method: Method,
-    judge: Judge,
-    steps: Sequence[Step],
-    sensitivity: tuple[Trial, ...],
-) -> Shipped:
+def _quantised(model: bytes, profile: Profile, blocks: Sequence[Block], method: Method, judge: Judge) -> Shipped:
+    """Judge a quantised graph, of whose float one the blocks are."""
     judgement, results = judge.judged(model)
-    blocks = blocks_of(onnx.load_from_string(model).graph)
-    return Shipped(
-        model=model,
-        precision=INT8,
-        layers=layer_groups(model, profile.int8, blocks),
-        method=method,
-        judgement=judgement,
-        results=results,
-        steps=tuple(steps),
-        sensitivity=sensitivity,
-    )
+    return Shipped(model, INT8, layer_groups(model, profile.int8, blocks), method, judgement, results)
 
 
 def _finite(excess: float) -> float | None:

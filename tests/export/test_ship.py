@@ -20,6 +20,7 @@ from edgefetal_devices.profile import read_profile
 from edgefetal_export import ship
 from edgefetal_export.build import golden_frames
 from edgefetal_export.finish import judge_for
+from edgefetal_export.quantise.blocks import blocks_of
 from edgefetal_export.quantise.histogram import Method
 from edgefetal_export.quantise.qdq import prepared
 from edgefetal_export.quantise.ranges import read_or_collect
@@ -102,6 +103,9 @@ def test_int8_within_its_budget_and_faster_ships(simulated_draft: Draft, floats:
     assert [s.step for s in shipped.steps[:4]] == [f"ranges by {method.value}" for method in Method]
     told = story(shipped)
     assert told["precision"] == "INT8"
+    # Layers go by the names that they have in the float graph, which are those of the network's modules.
+    blocks = {block.name for block in blocks_of(onnx.load_from_string(floats.model).graph)}
+    assert blocks == {layer for group in shipped.layers for layer in group.layers} - {"Relu", "Resize", "Split"}
     assert told["latency"]["ratio"] == 1.6
     best = min((s for s in shipped.steps[:4] if s.excess is not None), key=lambda s: s.excess or 0.0)
     assert told["method"] in best.step
