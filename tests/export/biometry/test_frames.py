@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgefetal_calibration.datasets.labelled import LabelledSweep
+from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE, OPTIMAL, SUBOPTIMAL, LabelledSweep
 from edgefetal_devices.errors import DatasetError
 from edgefetal_export.training.biometry.augment import augmented_frame
 from edgefetal_export.training.biometry.frames import (
@@ -116,6 +116,22 @@ def test_frames_carry_the_label_of_their_plane() -> None:
     assert [frame.length_mm is not None for frame in frames] == [False, False, True, True, False, False]
     assert frames[2].mask is not None
     assert set(np.unique(frames[2].mask)) == {0, 255}
+
+
+@dataclass(frozen=True)
+class GradedExam(DrawnExam):
+    """The same, and somebody graded its frames."""
+
+    def sweeps(self) -> Iterator[LabelledSweep]:
+        for sweep in super().sweeps():
+            grades = [NOT_THE_PLANE, NOT_THE_PLANE, SUBOPTIMAL, OPTIMAL, SUBOPTIMAL, NOT_THE_PLANE]
+            yield replace(sweep, grades=np.array(grades, np.uint8))
+
+
+def test_an_optimal_frame_is_worth_more_than_a_suboptimal_one() -> None:
+    ((*graded,), (*not_graded,)) = load_frames([GradedExam("g", "abdomen"), DrawnExam("n", "abdomen")], lambda: None)
+    assert [frame.worth for frame in graded] == [0.0, 0.0, 0.6, 1.0, 0.6, 0.0]
+    assert {frame.worth for frame in not_graded} == {None}
 
 
 def test_frame_of_a_structure_without_mask_is_left_out() -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from edgefetal_calibration.challenge import PARTIAL_WFSS
 from edgefetal_calibration.datasets.hc18 import HeadCase
-from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE
+from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE, OPTIMAL, SUBOPTIMAL
 from edgefetal_devices.errors import DatasetError
 from edgefetal_export.training.biometry.augment import (
     augmented_frame,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 # The seed of a sample is (seed, epoch, index): any epoch can be made again without the ones before it.
 VALIDATION_EPOCH = 1_000_000
 _DRAW = 2_000_000_000
+# What a frame of each grade is worth: as much as ACOUSLIC-AI's score gives for choosing it.
+WORTH = {NOT_THE_PLANE: 0.0, SUBOPTIMAL: PARTIAL_WFSS, OPTIMAL: 1.0}
 # `plane` of a sample of which nobody said what it shows.
 UNKNOWN_PLANE = -1
 
@@ -56,7 +59,7 @@ class TrainingFrame:
         mask: the structure, 0 or 255, shape (H, W), uint8, where it was labelled pixel by pixel.
         scale: pixel size, or None where it is unknown.
         length_mm: reference of the plane's principal length in mm, or None where it has none.
-        good: whether it was graded as good to measure, or None where nobody graded.
+        worth: how good it is to measure, 0 to 1 by its grade, or None where nobody graded.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -65,7 +68,7 @@ class TrainingFrame:
     mask: npt.NDArray[np.uint8] | None = None
     scale: Scale | None = None
     length_mm: float | None = None
-    good: bool | None = None
+    worth: float | None = None
 
 
 def load_frames(
@@ -103,9 +106,9 @@ def _frames_of(exam: str, sweep: LabelledSweep) -> list[TrainingFrame]:
         raise DatasetError(message)
     frames = []
     for index, plane in enumerate(sweep.planes):
-        good = None if sweep.grades is None else bool(sweep.grades[index] != NOT_THE_PLANE)
+        worth = None if sweep.grades is None else WORTH[int(sweep.grades[index])]
         if plane == NO_PLANE:
-            frames.append(TrainingFrame(sweep.pixels[index], plane, scale=sweep.scale, good=good))
+            frames.append(TrainingFrame(sweep.pixels[index], plane, scale=sweep.scale, worth=worth))
         elif plane in sweep.masks:
             lengths_mm = sweep.lengths_mm.get(PRINCIPAL[plane].name) if plane in PRINCIPAL else None
             length_mm = np.nan if lengths_mm is None else float(lengths_mm[index])
@@ -116,7 +119,7 @@ def _frames_of(exam: str, sweep: LabelledSweep) -> list[TrainingFrame]:
                     mask=sweep.masks[plane][index] * np.uint8(255),
                     scale=sweep.scale,
                     length_mm=None if np.isnan(length_mm) else length_mm,
-                    good=good,
+                    worth=worth,
                 )
             )
     return frames

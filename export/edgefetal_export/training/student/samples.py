@@ -36,7 +36,7 @@ class StudentSamples(Dataset[Sample]):
 
     Beside what `EpochSamples` holds a sample has:
 
-    - `good`: 1, 0 or `UNSAID`, by people;
+    - `worth`: 0 to 1 by the grade that people gave, or `UNSAID`;
     - `taught`: 1 where teachers were asked, else 0 and the rest is empty;
     - `taught_masks`: the teachers' mean probability, shape (structures, h, w), and `taught_structures`, shape
       (structures,), 1 where any teaches that mask;
@@ -62,8 +62,8 @@ class StudentSamples(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """Make sample `index`, the same one whenever it is asked for."""
         sample, varied = self._frames.made(index)
-        good = None if varied is None else varied.frame.good
-        sample["good"] = torch.tensor(UNSAID if good is None else float(good))
+        worth = None if varied is None else varied.frame.worth
+        sample["worth"] = torch.tensor(UNSAID if worth is None else worth)
         if self._recipe.teachers:
             answers = None if varied is None else self._answers[frame_digest(varied.frame.pixels)]
             sample |= _taught(answers, varied, self._recipe)

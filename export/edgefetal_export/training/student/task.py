@@ -96,7 +96,7 @@ class StudentTask:
             parts["classification"] = nn.functional.cross_entropy(plane[labelled], batch["plane"][labelled])
         parts |= _teachers_losses(recipe, mask, plane, features.float(), network, batch)
         for name, logits in said.items():
-            by_people = (batch["good"],) if name == "quality" else ()
+            by_people = (batch["worth"],) if name == "quality" else ()
             by_teachers = (batch[name],) if recipe.teachers else ()
             parts[name] = said_loss(logits.float(), *by_people, *by_teachers)
         return {"total": _weighed(recipe, parts), **parts}
