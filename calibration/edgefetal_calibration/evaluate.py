@@ -17,7 +17,7 @@ from edgefetal_runtime.biometry.head import measure_head
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
 from edgefetal_runtime.biometry.outline import Outline
 from edgefetal_runtime.biometry.quantities import HC
-from edgefetal_runtime.exam.pipeline import find_head, head_probability
+from edgefetal_runtime.exam.find import find, plane_probability
 from edgefetal_runtime.infer.bundle import HEAD
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _run_case(network: Network, case: HeadCase, pixels: npt.NDArray[np.uint8], h
     started_s = time.perf_counter()
     image, box = network.prepare(pixels)
     output = network.infer(image)
-    outline = find_head(network.manifest, image, output, box, case.scale)
+    outline = find(network.manifest, HEAD, image, output, box, case.scale)
     measures = measure_head(outline, network.manifest.intervals) if isinstance(outline, Outline) else {}
     seconds = time.perf_counter() - started_s
     mask = mask_in_frame(output.mask_logits[network.manifest.heads.mask.index(HEAD)], box, pixels.shape[:2])
@@ -114,7 +114,7 @@ def _run_case(network: Network, case: HeadCase, pixels: npt.NDArray[np.uint8], h
         measured={name: value.value for name, value in found.items()},
         intervals={name: value.interval for name, value in found.items() if value.interval is not None},
         abstained=why.reason if isinstance(why, Abstained) else None,
-        plane_probability=head_probability(output),
+        plane_probability=plane_probability(output, HEAD),
         agreement=outline.agreement if isinstance(outline, Outline) else None,
         roughness=outline.roughness if isinstance(outline, Outline) else None,
         coverage=outline.coverage if isinstance(outline, Outline) else None,

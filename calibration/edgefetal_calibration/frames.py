@@ -15,11 +15,10 @@ from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE
 from edgefetal_calibration.datasets.split import kind_in_name
 from edgefetal_calibration.evaluate import dice, mask_in_frame
 from edgefetal_devices.errors import InputError
-from edgefetal_runtime.biometry.field import fan_field
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
-from edgefetal_runtime.biometry.principal import PRINCIPAL, find_structure, principal_length
-from edgefetal_runtime.exam.pipeline import find_head
-from edgefetal_runtime.infer.bundle import HEAD, NO_PLANE
+from edgefetal_runtime.biometry.principal import PRINCIPAL, principal_length
+from edgefetal_runtime.exam.find import find
+from edgefetal_runtime.infer.bundle import NO_PLANE
 from edgefetal_runtime.scale import NOT_GIVEN
 
 if TYPE_CHECKING:
@@ -272,13 +271,4 @@ def _length(
     scale: Scale | None,
 ) -> Measured | Abstained:
     """Measure a structure in the network's answer for a frame that shows it."""
-    manifest, known = network.manifest, scale or NOT_GIVEN
-    if structure == HEAD:
-        return principal_length(find_head(manifest, image, output, box, known), structure)
-    probability = output.plane_probability.get(structure, 0.0) if output.plane_probability else 1.0
-    # Written so that a probability that is no number is refused too.
-    if not probability >= manifest.thresholds.plane_probability:
-        return Abstained(f"not taken for a plane of the {structure} (probability {probability:.2f}); find the plane")
-    logits = output.mask_logits[manifest.heads.mask.index(structure)]
-    found = find_structure(structure, logits, box, known, fan_field(image[0, 0], manifest.preprocess, box))
-    return principal_length(found, structure)
+    return principal_length(find(network.manifest, structure, image, output, box, scale or NOT_GIVEN), structure)

@@ -47,14 +47,14 @@ def demo(
     import tempfile
 
     from edgefetal.cli import terminal
-    from edgefetal.cli.run import show_exam
+    from edgefetal.cli.exam_tables import show_exam
     from edgefetal.starter import NAME, bundle_folder
     from edgefetal_calibration.phantom.exam import Exam, ExamPlan
     from edgefetal_calibration.phantom.protocol import Protocol
     from edgefetal_calibration.phantom.writers import write_video
     from edgefetal_devices.errors import CheckFailedError
     from edgefetal_runtime.atomic import json_bytes, require_new_folder
-    from edgefetal_runtime.exam.pipeline import examine
+    from edgefetal_runtime.exam.pipeline import Listener, examine
     from edgefetal_runtime.exam.store import RECORD, write_exam
     from edgefetal_runtime.growth.gestation import format_weeks, parse_age
     from edgefetal_runtime.infer.golden import open_for_clinic
@@ -75,7 +75,8 @@ def demo(
         video = Path(folder) / _VIDEO
         write_video(sweep, video)
         source = open_source(video, ScaleWish(stated=Scale(sweep.x_mm_per_px, sweep.y_mm_per_px, origin="simulation")))
-        result = examine(source, video.name, bundle, network, progress.step("measure", source.frame_count))
+        advance = progress.step("measure", source.frame_count)
+        result = examine(source, video.name, bundle, network, Listener(on_frame=lambda _: advance()), simulated=True)
         write_exam(result, out, beside={_VIDEO: video.read_bytes(), _TRUTH: json_bytes(truth)})
     show_exam(result.exam)
     hc = next(m for m in result.exam.measurements if m.name == "HC")
@@ -108,7 +109,9 @@ def demo(
         f"SIMULATED head: true HC {hc_true_mm:.1f} mm, measured {hc.value:.1f} mm{between}, error {error_mm:+.1f} mm "
         f"({error_mm / hc_true_mm:+.1%})."
     )
-    terminal.say(f"The frame that was measured, with its outline: {out / str(result.exam.sweeps[0].overlay)}")
+    terminal.say(
+        f"The frame that was measured, with its outline: {out / str(result.exam.sweeps[0].structures[0].overlay)}"
+    )
     terminal.say(f"The sweep and all that is known of it: {out / _VIDEO}, {out / _TRUTH}")
     if abs(error_mm) > _MAX_RELATIVE_ERROR * hc_true_mm:
         message = f"The error is over {_MAX_RELATIVE_ERROR:.0%}; try another --seed, or {_CHECK}."

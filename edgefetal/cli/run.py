@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from edgefetal.cli.age import EddOption, ExamDateOption, GaOption, LmpOption, known_age
 from edgefetal.cli.options import BackendOption, BundleArgument, JsonOption, ThreadsOption
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edgefetal_runtime.exam.record import Exam, MeasurementRecord
-
-_MAX_ROWS = 40
-# Digits after the point by unit; a ratio gets two.
-_DIGITS = {"mm": 1, "g": 0}
+SimulatedOption = Annotated[
+    bool,
+    typer.Option(
+        "--simulated", help="The source is simulated: also measure what the bundle knows from simulations alone."
+    ),
+]
 
 
 def run(
@@ -51,6 +49,7 @@ def run(
     lmp: LmpOption = None,
     edd: EddOption = None,
     exam_date: ExamDateOption = None,
+    simulated: SimulatedOption = False,
     json_file: JsonOption = None,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -65,10 +64,11 @@ def run(
     Without --ga, --lmp or --edd the measures date the fetus. With one the age stands, and they are read as size.
     """
     from edgefetal.cli import terminal
+    from edgefetal.cli.exam_tables import show_exam
     from edgefetal.starter import bundle_folder
     from edgefetal_devices.errors import InputError, ScaleError
     from edgefetal_runtime.atomic import require_new_folder
-    from edgefetal_runtime.exam.pipeline import examine
+    from edgefetal_runtime.exam.pipeline import Listener, examine
     from edgefetal_runtime.exam.store import write_exam
     from edgefetal_runtime.infer.golden import open_for_clinic
     from edgefetal_runtime.scale import parse_mm_per_px
@@ -98,112 +98,10 @@ def run(
         raise InputError(message)
     loaded, network = open_for_clinic(folder, backend=backend, threads=threads)
     with terminal.steps() as progress:
-        result = examine(opened, str(source), loaded, network, progress.step("frames", opened.frame_count), age)
+        advance = progress.step("frames", opened.frame_count)
+        listener = Listener(on_frame=lambda _: advance())
+        result = examine(opened, str(source), loaded, network, listener, age, simulated=simulated)
     write_exam(result, out)
     terminal.write_json(json_file, result.exam.model_dump(mode="json"))
     show_exam(result.exam)
     terminal.say(f"Record and pictures: {out}")
-
-
-def show_exam(exam: Exam) -> None:
-    """Print an exam: all values of a single sweep, or a row a sweep."""
-    from edgefetal.cli import terminal
-    from edgefetal_runtime.growth.gestation import format_weeks
-
-    if len(exam.sweeps) == 1:
-        _show_sweep(exam)
-    else:
-        _show_sweeps(exam)
-    if exam.dating is not None:
-        terminal.say(f"The known age stands: {format_weeks(exam.dating.weeks)} ({exam.dating.basis}).")
-    if exam.growth:
-        _show_growth(exam)
-    for caution in exam.cautions:
-        terminal.say(f"{caution}.")
-    terminal.say(exam.disclaimer)
-
-
-def _show_sweep(exam: Exam) -> None:
-    from edgefetal.cli import terminal
-
-    measured = [(m, m.value) for m in exam.measurements if m.value is not None]
-    if measured:
-        level = "interval" if exam.interval_level is None else f"{exam.interval_level:.0%} interval"
-        terminal.show_table(
-            f"{exam.sweeps[0].name}, frame {measured[0][0].frames[0].index}",
-            ("measure", "value", "unit", level, "how"),
-            [
-                (
-                    m.name,
-                    _written(value, m.unit),
-                    "" if m.unit in ("1", "weeks") else m.unit,
-                    "-" if m.interval is None else " to ".join(_written(end, m.unit) for end in m.interval),
-                    m.method,
-                )
-                for m, value in measured
-            ],
-        )
-        terminal.say(
-            "Intervals of ages and weights carry the measurement's error only; the formula's own comes on top."
-        )
-    for reason in dict.fromkeys(m.no_interval for m in exam.measurements if m.no_interval):
-        without = [m for m in exam.measurements if m.no_interval == reason]
-        terminal.say(f"{_names(without)}: no interval, because {reason}.")
-    for reason in dict.fromkeys(m.abstained for m in exam.measurements if m.abstained):
-        missing = [m for m in exam.measurements if m.abstained == reason]
-        terminal.say(f"{_names(missing)}: none, because {reason}.")
-
-
-def _names(measurements: Sequence[MeasurementRecord]) -> str:
-    """Name measurements; of ages and weights also the formula."""
-    names = [f"{m.name} by {m.method.partition(';')[0]}" if m.unit in ("weeks", "g") else m.name for m in measurements]
-    return ", ".join(dict.fromkeys(names))
-
-
-def _show_growth(exam: Exam) -> None:
-    from edgefetal.cli import terminal
-    from edgefetal_runtime.growth.distributions import format_centile
-
-    terminal.show_table(
-        "Size for the known age",
-        ("sweep", "measure", "chart", "value", "z", "centile", "note"),
-        [
-            (
-                g.sweep,
-                g.measure,
-                g.chart,
-                "-" if g.value is None else _written(g.value, "g" if g.measure == "EFW" else "mm"),
-                terminal.figure(g.z),
-                "-" if g.centile is None else format_centile(g.centile),
-                g.note,
-            )
-            for g in exam.growth[:_MAX_ROWS]
-        ],
-    )
-
-
-def _written(value: float, unit: str) -> str:
-    """Write a figure as people read it: an age in weeks and days."""
-    from edgefetal_runtime.growth.gestation import format_weeks
-
-    return format_weeks(value) if unit == "weeks" else f"{value:.{_DIGITS.get(unit, 2)}f}"
-
-
-def _show_sweeps(exam: Exam) -> None:
-    from edgefetal.cli import terminal
-
-    rows = []
-    for sweep in exam.sweeps[:_MAX_ROWS]:
-        of_sweep = [m for m in exam.measurements if m.sweep == sweep.name]
-        hc = next(m for m in of_sweep if m.name == "HC")
-        value = terminal.figure(hc.value, 1)
-        if hc.interval is not None:
-            value += f" ({hc.interval[0]:.0f} to {hc.interval[1]:.0f})"
-        # The first age is the most trusted; where it abstains, so does this column.
-        age = next((m for m in of_sweep if m.name == "GA"), None)
-        written = "-" if age is None or age.value is None else f"{_written(age.value, 'weeks')} by {age.method}"
-        why = hc.abstained or (age.abstained if age else None) or ""
-        rows.append((sweep.name, value, written, str(hc.frames[0].index) if hc.frames else "-", why))
-    terminal.show_table("Sweeps", ("sweep", "HC (mm)", "age", "frame", "why there is none"), rows)
-    if len(exam.sweeps) > _MAX_ROWS:
-        terminal.say(f"... and {len(exam.sweeps) - _MAX_ROWS} more sweeps in the record.")

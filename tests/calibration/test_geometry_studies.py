@@ -25,7 +25,7 @@ from edgefetal_runtime.biometry.femur import Shaft, find_shaft
 from edgefetal_runtime.biometry.measurement import Abstained
 from edgefetal_runtime.biometry.outline import Outline, RoundStructure, outline_round
 from edgefetal_runtime.biometry.region import only_region
-from edgefetal_runtime.exam.pipeline import find_head
+from edgefetal_runtime.exam.find import find
 from edgefetal_runtime.infer.bundle import SPLIT, Bundle
 from edgefetal_runtime.infer.network import load_network
 from edgefetal_runtime.infer.preprocess import PreprocessSpec, letterbox
@@ -200,7 +200,7 @@ def test_pictures_cut_by_an_edge_are_measured_or_refused(cases: list[HeadCase], 
         for cut in CUTS:
             seen = visible(head, columns, rows, cut, rng.uniform(0, 2 * math.pi))
             image, box = network.prepare(np.where(seen, pixels, 0).astype(np.uint8))
-            found = find_head(network.manifest, image, network.infer(image), box, case.scale)
+            found = find(network.manifest, HEAD, image, network.infer(image), box, case.scale)
             cuts.add(cut, found, case.hc_mm)
     cuts.show(f"{len(chosen)} held-out pictures cut by a straight edge, through the starter network")
     for cut in CUTS:

@@ -41,9 +41,9 @@ def test_demo(edgefetal: CommandLine, tmp_path: Path) -> None:
     found = f"true HC {true_mm:.1f} mm, measured {measured_mm:.1f} mm ({low_mm:.0f} to {high_mm:.0f})"
     assert f"SIMULATED head: {found}" in outcome.out
     assert sorted(file.name for file in (tmp_path / "demo").iterdir()) == [
-        "exam.json", "overlay-001.png", "sweep.avi", "truth.json",
+        "exam.json", "overlay-001-head.png", "sweep.avi", "truth.json",
     ]  # fmt: skip
-    assert cv2.imread(str(tmp_path / "demo" / "overlay-001.png")) is not None
+    assert cv2.imread(str(tmp_path / "demo" / "overlay-001-head.png")) is not None
     assert cv2.VideoCapture(str(tmp_path / "demo" / "sweep.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == len(truth["frames"])
 
 
@@ -51,7 +51,7 @@ def test_demo_that_measures_nothing_keeps_the_exam_and_says_what_to_do(
     edgefetal: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgefetal.cli.demo._FRAMES", 6)
-    monkeypatch.setattr("edgefetal_runtime.exam.pipeline.find_head", lambda *_: Abstained("the head hides"))
+    monkeypatch.setattr("edgefetal_runtime.exam.find.find_structure", lambda *_: Abstained("the head hides"))
     outcome = edgefetal("demo", "--out", "demo", "--json", "demo.json")
     assert outcome.exit_code == 1
     assert "try another --seed" in outcome.err
@@ -67,7 +67,7 @@ def test_interrupted_demo_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("edgefetal.cli.demo._FRAMES", 6)
-    monkeypatch.setattr("edgefetal_runtime.exam.pipeline.find_head", interrupt)
+    monkeypatch.setattr("edgefetal_runtime.exam.find.find_structure", interrupt)
     assert edgefetal("demo", "--out", "demo").exit_code != 0
     assert list(tmp_path.iterdir()) == []
 

@@ -9,66 +9,57 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-
-from edgefetal_runtime.biometry.field import fan_field
-from edgefetal_runtime.biometry.fusion import fuse
-from edgefetal_runtime.biometry.head import HEAD_QUANTITIES, HEAD_SHAPE, measure_head
+from edgefetal_devices.errors import EdgeFetalError
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
-from edgefetal_runtime.biometry.outline import Outline, outline_round
-from edgefetal_runtime.biometry.quantities import HC
+from edgefetal_runtime.biometry.principal import PRINCIPAL
+from edgefetal_runtime.exam.find import find_all
 from edgefetal_runtime.exam.interpretation import interpret
+from edgefetal_runtime.exam.measure import StructureSelector, join_sweeps
 from edgefetal_runtime.exam.overlay import draw_overlay, png
 from edgefetal_runtime.exam.record import (
+    ALL_SWEEPS,
     SCHEMA_VERSION,
     BundleRecord,
     DatingRecord,
     Exam,
     FrameRecord,
     GrowthRecord,
+    HandRecord,
     MeasurementRecord,
+    RunRecord,
     ScaleRecord,
+    StructureRecord,
     SweepRecord,
     Timings,
     measurement_record,
 )
+from edgefetal_runtime.exam.stages import overlapped
 from edgefetal_runtime.infer.bundle import HEAD, NO_PLANE
 from edgefetal_runtime.scale import NoScale
-from edgefetal_runtime.sweep.selection import Sized, SweepSelector, middle
+from edgefetal_runtime.sweep.glance import glance
+from edgefetal_runtime.sweep.hand import HandWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
     from edgefetal_runtime.biometry.measurement import Quantity
+    from edgefetal_runtime.exam.find import Finding
+    from edgefetal_runtime.exam.measure import StructureResult
     from edgefetal_runtime.frame import Frame
     from edgefetal_runtime.growth.gestation import GestationalAge
-    from edgefetal_runtime.infer.bundle import Bundle, Manifest
+    from edgefetal_runtime.infer.bundle import Bundle, Intervals, Manifest
     from edgefetal_runtime.infer.network import Network, NetworkOutput
     from edgefetal_runtime.infer.preprocess import Letterbox
     from edgefetal_runtime.scale import Scale
     from edgefetal_runtime.sources.source import Source
+    from edgefetal_runtime.sweep.finder import SweepFinder
+    from edgefetal_runtime.sweep.glance import Glance
 
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """What was found in one frame.
-
-    Args:
-        frame: the frame.
-        outline: the head's outline, or why there is none.
-    """
-
-    frame: Frame
-    outline: Outline | Abstained
-
-    def size(self) -> float:
-        """Perimeter of the outline in px for the selection, whatever the scale; 0 where there is none."""
-        if not isinstance(self.outline, Outline):
-            return 0.0
-        return float(cv2.arcLength(self.outline.contour_px.astype(np.float32), closed=True))
+FOLDER = "folder"
+STAGES = ("read", "prepare", "infer", "find", "choose")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +75,34 @@ class ExamResult:
     overlays: dict[str, bytes]
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A frame that went through every stage.
+
+    Args:
+        finding: what was found in it.
+        glance: the frame from afar.
+        done_s: when the last stage was done with it, by the monotonic clock.
+    """
+
+    finding: Finding
+    glance: Glance
+    done_s: float
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told while an examination runs.
+
+    Args:
+        on_frame: after every frame.
+        on_sweep: after every sweep.
+    """
+
+    on_frame: Callable[[Seen], None] = lambda _: None
+    on_sweep: Callable[[SweepRecord, tuple[MeasurementRecord, ...]], None] = lambda *_: None
+
+
 @dataclass
 class Stopwatch:
     """Seconds spent in each stage."""
@@ -91,15 +110,12 @@ class Stopwatch:
     started_s: float = field(default_factory=time.perf_counter)
     first_result_s: float | None = None
     frames: int = 0
-    stages_s: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("read", "prepare", "infer", "measure"), 0.0)
-    )
+    stages_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
-    def add(self, stage: str, since_s: float) -> float:
-        """Add the time since `since_s` to a stage; return the time now."""
-        now_s = time.perf_counter()
-        self.stages_s[stage] += now_s - since_s
-        return now_s
+    def add(self, spent_s: Mapping[str, float]) -> None:
+        """Add what one frame took."""
+        for stage, seconds in spent_s.items():
+            self.stages_s[stage] += seconds
 
     def timings(self) -> Timings:
         """Return the totals and the means a frame."""
@@ -108,63 +124,100 @@ class Stopwatch:
         return Timings(total_s=total_s, first_result_s=self.first_result_s or total_s, **means_ms)
 
 
-def head_probability(output: NetworkOutput) -> float:
-    """Return the probability of a head plane: 1 where there is no plane head, 0 where it knows no head."""
-    return output.plane_probability.get(HEAD, 0.0) if output.plane_probability else 1.0
+@dataclass(eq=False)
+class _Work:
+    """A frame on its way through the stages; each fills in its part."""
+
+    frame: Frame
+    spent_s: dict[str, float]
+    glance: Glance | None = None
+    prepared: tuple[npt.NDArray[np.float32], Letterbox] | None = None
+    output: NetworkOutput | None = None
+    finding: Finding | None = None
 
 
-def find_head(
-    manifest: Manifest,
-    image: npt.NDArray[np.float32],
-    output: NetworkOutput,
-    box: Letterbox,
-    scale: Scale | NoScale,
-) -> Outline | Abstained:
-    """Find the head in the network's answer, if the network takes the frame for a head plane.
+def _timed(stage: str, step: Callable[[_Work], None]) -> Callable[[_Work], _Work]:
+    """Make a stage of a step: it passes its work on, with the time that it took."""
 
-    Args:
-        manifest: the bundle's manifest.
-        image: the prepared frame, shape (1, 1, h, w).
-        output: the network's answer for it.
-        box: placement of the frame in the network input.
-        scale: pixel size of the frame, or why it is unknown.
-    """
-    if HEAD not in manifest.heads.mask:
-        return Abstained("the bundle outlines no head; use one that does")
-    probability = head_probability(output)
-    # Written so that a probability that is no number is refused too.
-    if not probability >= manifest.thresholds.plane_probability:
-        return Abstained(f"not taken for a head plane (probability {probability:.2f}); find the head")
-    field = fan_field(image[0, 0], manifest.preprocess, box)
-    outline = outline_round(output.mask_logits[manifest.heads.mask.index(HEAD)], box, scale, HEAD_SHAPE, field)
-    if isinstance(outline, Outline) and outline.coverage < manifest.thresholds.coverage:
-        return Abstained(
-            f"the outline is open: only {outline.coverage:.0%} of it is in the picture, and the bundle needs "
-            f"{manifest.thresholds.coverage:.0%}; show the whole head"
-        )
-    if isinstance(outline, Outline) and outline.agreement < manifest.thresholds.agreement:
-        return Abstained(
-            f"the outline is not sure enough (agreement {outline.agreement:.2f}, "
-            f"{manifest.thresholds.agreement:.2f} is needed); find a clearer plane"
-        )
-    return outline
+    def run(work: _Work) -> _Work:
+        since_s = time.perf_counter()
+        step(work)
+        work.spent_s[stage] = time.perf_counter() - since_s
+        return work
+
+    return run
 
 
-def _findings(network: Network, frames: Iterable[Frame], watch: Stopwatch) -> Iterator[Finding]:
-    """Analyse frames one by one, timing each stage."""
+def _stages(network: Network) -> tuple[Callable[[_Work], _Work], ...]:
+    """Return what is done with every frame, in order."""
+
+    def prepare(work: _Work) -> None:
+        work.glance = glance(work.frame.pixels)
+        work.prepared = network.prepare(work.frame.pixels)
+
+    def infer(work: _Work) -> None:
+        assert work.prepared is not None  # noqa: S101 - the stage before
+        work.output = network.infer(work.prepared[0])
+
+    def find(work: _Work) -> None:
+        assert work.prepared is not None  # noqa: S101 - stages before
+        assert work.output is not None  # noqa: S101 - likewise
+        image, box = work.prepared
+        work.finding = find_all(network.manifest, work.frame, image, work.output, box)
+        # Not needed any more, and large.
+        work.prepared = work.output = None
+
+    return _timed("prepare", prepare), _timed("infer", infer), _timed("find", find)
+
+
+def _read(frames: Iterable[Frame]) -> Iterator[_Work]:
+    """Read frames, with the time that each took."""
     since_s = time.perf_counter()
     for frame in frames:
-        since_s = watch.add("read", since_s)
-        image, box = network.prepare(frame.pixels)
-        since_s = watch.add("prepare", since_s)
-        output = network.infer(image)
-        since_s = watch.add("infer", since_s)
-        finding = Finding(frame, find_head(network.manifest, image, output, box, frame.scale))
+        yield _Work(frame, {"read": time.perf_counter() - since_s})
+        since_s = time.perf_counter()
+
+
+def analyse(network: Network, frames: Iterable[Frame], watch: Stopwatch) -> Iterator[Seen]:
+    """Pass frames through the stages, which overlap, and yield them in order.
+
+    Raises:
+        SourceError: a frame cannot be read.
+    """
+    for work in overlapped(_read(frames), *_stages(network)):
+        assert work.finding is not None  # noqa: S101 - every stage was passed
+        assert work.glance is not None  # noqa: S101 - likewise
+        watch.add(work.spent_s)
         watch.frames += 1
         if watch.first_result_s is None:
             watch.first_result_s = time.perf_counter() - watch.started_s
-        yield finding
-        since_s = watch.add("measure", since_s)
+        yield Seen(work.finding, work.glance, time.monotonic())
+
+
+class _Broken:
+    """Remembers the error that ended a live source's frames."""
+
+    reason: str | None = None
+
+    def guard(self, seen: Iterator[Seen]) -> Iterator[Seen]:
+        """Yield until an error comes, and take that for the end: what a live source showed does not come again."""
+        try:
+            yield from seen
+        except EdgeFetalError as error:
+            self.reason = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever broke, what was measured is to be saved
+            self.reason = f"the analysis broke off ({type(error).__name__}: {error}); start it again"
+
+
+def _by_sweep(seen: Iterator[Seen], finder: SweepFinder | None) -> Iterator[tuple[str | None, Seen]]:
+    """Name the sweep of every frame: as its source does, or as it is found; None between sweeps."""
+    for frame in seen:
+        if finder is None:
+            yield frame.finding.frame.sweep, frame
+        else:
+            of = frame.finding.frame
+            number = finder.place(frame.glance, of.timestamp_s, of.segment)
+            yield None if number is None else f"sweep {number}", frame
 
 
 def examine(
@@ -172,8 +225,11 @@ def examine(
     source_name: str,
     bundle: Bundle,
     network: Network,
-    on_frame: Callable[[], None] = lambda: None,
+    listener: Listener | None = None,
     age: GestationalAge | None = None,
+    *,
+    finder: SweepFinder | None = None,
+    simulated: bool = False,
 ) -> ExamResult:
     """Run a whole source through the network and measure every sweep.
 
@@ -182,28 +238,37 @@ def examine(
         source_name: how the user named it.
         bundle: the bundle that the network is of.
         network: the network, loaded.
-        on_frame: called after every frame.
+        listener: who is told of frames and sweeps.
         age: the gestational age, where it is known beforehand; every sweep is then of that fetus.
+        finder: finds the sweeps of a live source, which cannot be read again: an error then ends the examination, what
+            was seen until then is measured, and the record says so. None for files, whose errors are raised.
+        simulated: the source is a simulation, so that structures which the bundle knows from simulations alone are
+            measured too.
 
     Raises:
-        SourceError: a frame cannot be read.
+        SourceError: a frame of a file cannot be read.
     """
-    watch = Stopwatch()
-    measurements: list[MeasurementRecord] = []
-    growth: list[GrowthRecord] = []
-    sweeps: list[SweepRecord] = []
-    overlays: dict[str, bytes] = {}
-    findings = _findings(network, source.frames(), watch)
-    for number, (name, of_sweep) in enumerate(itertools.groupby(findings, key=lambda f: f.frame.sweep), start=1):
-        result = _measure_sweep(_printable(name), of_sweep, bundle.manifest, on_frame)
-        interpreted, charted = interpret(result.sweep.name, result.measured, result.frames, age)
-        measurements += (*_records(result), *interpreted)
-        growth += charted
-        overlay_name = None
-        if result.overlay is not None:
-            overlay_name = f"overlay-{number:03d}.png"
-            overlays[overlay_name] = result.overlay
-        sweeps.append(result.sweep.model_copy(update={"overlay": overlay_name}))
+    listener = listener or Listener()
+    watch, broken = Stopwatch(), _Broken()
+    hidden = frozenset() if simulated else frozenset(bundle.manifest.simulated)
+    seen = analyse(network, source.frames(), watch)
+    named = _by_sweep(seen if finder is None else broken.guard(seen), finder)
+    sweeps: list[_SweepResult] = []
+    for name, of_sweep in itertools.groupby(named, key=lambda pair: pair[0]):
+        frames = (frame for _, frame in of_sweep)
+        if name is None:
+            for frame in frames:
+                listener.on_frame(frame)
+            continue
+        sweep = _Sweep(_printable(name), len(sweeps) + 1, bundle.manifest, hidden, watch)
+        for frame in frames:
+            sweep.push(frame)
+            listener.on_frame(frame)
+        interrupted = broken.reason or (finder.interruption if finder else None)
+        sweeps.append(sweep.finish(interrupted))
+        listener.on_sweep(sweeps[-1].record, sweeps[-1].records)
+    one_subject = source.kind != FOLDER
+    values = _values(sweeps, bundle.manifest.intervals, age, one_subject=one_subject)
     exam = Exam(
         schema_version=SCHEMA_VERSION,
         edgefetal=metadata.version("edgefetal"),
@@ -211,35 +276,161 @@ def examine(
         bundle=BundleRecord(name=bundle.manifest.name, sha256=bundle.sha256, backend=network.backend.name),
         source=_printable(source_name),
         source_kind=source.kind,
+        one_subject=one_subject,
         frames_announced=source.frame_count,
         dating=None if age is None else DatingRecord(weeks=age.weeks, basis=age.origin),
         interval_level=bundle.manifest.intervals.level if bundle.manifest.intervals else None,
-        measurements=tuple(measurements),
-        growth=tuple(growth),
-        sweeps=tuple(sweeps),
-        cautions=_cautions(bundle.manifest, sweeps),
+        measurements=tuple(record for records, _ in values for record in records),
+        growth=tuple(row for _, charted in values for row in charted),
+        sweeps=tuple(sweep.record for sweep in sweeps),
+        ended=broken.reason,
+        cautions=_cautions(bundle.manifest, sweeps, simulated=simulated),
         timings=watch.timings(),
     )
-    return ExamResult(exam, overlays)
+    return ExamResult(exam, {name: content for sweep in sweeps for name, content in sweep.overlays.items()})
 
 
 @dataclass(frozen=True, eq=False)
 class _SweepResult:
-    sweep: SweepRecord
-    measured: Mapping[Quantity, Measured | Abstained]
-    frames: tuple[FrameRecord, ...]
-    overlay: bytes | None
+    """A sweep that is over.
+
+    Args:
+        record: what is written of it.
+        structures: what it gives of each structure.
+        records: its measures, without what is read from them.
+        overlays: PNG pictures by file name.
+    """
+
+    record: SweepRecord
+    structures: tuple[StructureResult, ...]
+    records: tuple[MeasurementRecord, ...]
+    overlays: dict[str, bytes]
 
 
-def _cautions(manifest: Manifest, sweeps: Sequence[SweepRecord]) -> tuple[str, ...]:
+class _Sweep:
+    """A sweep that runs."""
+
+    def __init__(self, name: str, number: int, manifest: Manifest, hidden: frozenset[str], watch: Stopwatch) -> None:
+        """Start it.
+
+        Args:
+            name: its name.
+            number: from 1, for the names of its pictures.
+            manifest: the bundle's.
+            hidden: structures that are not measured, because the bundle knows them from simulations alone.
+            watch: counts the time that choosing takes.
+        """
+        self._name, self._number, self._manifest = name, number, manifest
+        self._hidden, self._watch = hidden, watch
+        self._selectors = [StructureSelector(structure) for structure in manifest.heads.mask]
+        self._hand = HandWatch()
+        self._first: Frame | None = None
+        self._last: Frame | None = None
+        self._seen = 0
+
+    def push(self, seen: Seen) -> None:
+        """Take the next frame."""
+        since_s = time.perf_counter()
+        frame = seen.finding.frame
+        for selector in self._selectors:
+            selector.push(seen.finding)
+        self._hand.push(seen.glance, frame.timestamp_s, seen.finding.skill)
+        self._first, self._last = self._first or frame, frame
+        self._seen += 1
+        self._watch.add({"choose": time.perf_counter() - since_s})
+
+    def finish(self, interrupted: str | None) -> _SweepResult:
+        """End it and measure.
+
+        Args:
+            interrupted: what ended it before its time, or None.
+        """
+        since_s = time.perf_counter()
+        assert self._first is not None  # noqa: S101 - a sweep has a frame
+        assert self._last is not None  # noqa: S101 - likewise
+        intervals = self._manifest.intervals
+        results = tuple(s.finish(intervals, only_simulated=s.structure in self._hidden) for s in self._selectors)
+        overlays: dict[str, bytes] = {}
+        structures = []
+        for result in results:
+            picture = _overlay(result)
+            name = None if picture is None else f"overlay-{self._number:03d}-{result.structure}.png"
+            if picture is not None and name is not None:
+                overlays[name] = picture
+            structures.append(_structure_record(result, name))
+        measured = next((result for result in results if result.frame is not None), None)
+        shown = self._last if measured is None or measured.frame is None else measured.frame
+        record = SweepRecord(
+            name=self._name,
+            frames_seen=self._seen,
+            frames_missed=max(0, self._last.index - self._first.index + 1 - self._seen),
+            scale=_scale_record(shown.scale),
+            hand=None if self._seen == 1 else self._hand_record(results, interrupted),
+            structures=tuple(structures),
+        )
+        self._watch.add({"choose": time.perf_counter() - since_s})
+        return _SweepResult(record, results, _measurement_records(self._name, results), overlays)
+
+    def _hand_record(self, results: Sequence[StructureResult], interrupted: str | None) -> HandRecord:
+        """Judge the hand; a sweep that shows none of the structures is no fault of the hand's, one that doubts is."""
+        doubt = next((result.choice.doubt for result in results if result.choice.doubt), None)
+        hand = self._hand.verdict(interrupted, doubt)
+        return HandRecord(
+            light=hand.light.value,
+            reason=hand.reason,
+            action=hand.action,
+            contact=hand.contact,
+            too_fast=hand.too_fast,
+            turned_back=hand.turned_back,
+            duration_s=hand.duration_s,
+            skill=hand.skill,
+        )
+
+
+def _measurement_records(sweep: str, results: Sequence[StructureResult]) -> tuple[MeasurementRecord, ...]:
+    return tuple(
+        measurement_record(sweep, quantity, value, _frame_records(result.frames))
+        for result in results
+        for quantity, value in result.measured.items()
+    )
+
+
+def _values(
+    sweeps: Sequence[_SweepResult], intervals: Intervals | None, age: GestationalAge | None, *, one_subject: bool
+) -> list[tuple[tuple[MeasurementRecord, ...], tuple[GrowthRecord, ...]]]:
+    """Write down every measure, and what is read from it: from all sweeps of one subject together, else from each."""
+    if not one_subject or len(sweeps) == 1:
+        return [_interpreted(s.record.name, s.structures, s.records, age) for s in sweeps]
+    if not sweeps:
+        return []
+    joined = [join_sweeps(results, intervals) for results in zip(*(s.structures for s in sweeps), strict=True)]
+    together = _interpreted(ALL_SWEEPS, joined, _measurement_records(ALL_SWEEPS, joined), age)
+    return [together, *((sweep.records, ()) for sweep in sweeps)]
+
+
+def _interpreted(
+    name: str,
+    results: Sequence[StructureResult],
+    records: tuple[MeasurementRecord, ...],
+    age: GestationalAge | None,
+) -> tuple[tuple[MeasurementRecord, ...], tuple[GrowthRecord, ...]]:
+    measured: dict[Quantity, Measured | Abstained] = {q: v for result in results for q, v in result.measured.items()}
+    frames = tuple(dict.fromkeys(frame for result in results for frame in _frame_records(result.frames)))
+    interpreted, charted = interpret(name, measured, frames, age)
+    return (*records, *interpreted), charted
+
+
+def _cautions(manifest: Manifest, sweeps: Sequence[_SweepResult], *, simulated: bool) -> tuple[str, ...]:
     """Say what a reader must know of this bundle and source before using any value."""
     cautions = []
+    if simulated:
+        cautions.append("The exam was said to be simulated: no value is of a patient")
     if set(manifest.heads.plane) <= {HEAD, NO_PLANE}:
         cautions.append(
             "The network learnt from labelled heads alone and may outline something else as one: look at the picture "
             "and confirm that it shows the head"
         )
-    if manifest.intervals is not None and any(sweep.frames_seen > 1 for sweep in sweeps):
+    if manifest.intervals is not None and any(sweep.record.frames_seen > 1 for sweep in sweeps):
         cautions.append("The intervals were fitted on single chosen pictures, not on frames chosen from a sweep")
     return tuple(cautions)
 
@@ -249,43 +440,26 @@ def _printable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def _measure_sweep(
-    name: str, findings: Iterator[Finding], manifest: Manifest, on_frame: Callable[[], None]
-) -> _SweepResult:
-    """Choose the frames of one sweep and measure the middle one."""
-    selector: SweepSelector[Finding] = SweepSelector()
-    seen = with_head = 0
-    last: Finding | None = None
-    for last in findings:
-        size = last.size()
-        selector.push(Sized(seen, size, last))
-        seen += 1
-        with_head += size > 0
-        on_frame()
-    chosen = selector.finish()
-    best = middle(chosen)
-    shown = best.item if best else last
-    record = SweepRecord(
-        name=name,
-        frames_seen=seen,
-        frames_with_head=with_head,
-        scale=_scale_record(shown.frame.scale) if shown else None,
-        contour_px=None,
-        overlay=None,
+def _frame_records(frames: Sequence[Frame]) -> tuple[FrameRecord, ...]:
+    return tuple(FrameRecord(index=frame.index, timestamp_s=frame.timestamp_s) for frame in frames)
+
+
+def _structure_record(result: StructureResult, overlay: str | None) -> StructureRecord:
+    contour = None
+    if result.outline is not None and result.frame is not None:
+        points = result.outline.contour_px + result.frame.origin_px
+        contour = tuple((round(float(x), 2), round(float(y), 2)) for x, y in points)
+    choice = result.choice
+    return StructureRecord(
+        structure=result.structure,
+        frames_outlined=choice.seen,
+        runs=tuple(RunRecord(first=run.first, last=run.last, best=round(run.best, 3)) for run in choice.runs),
+        decided_by="grade" if choice.graded else "size",
+        chosen=_frame_records(result.frames),
+        why=result.why,
+        contour_px=contour,
+        overlay=overlay,
     )
-    if best is None or not isinstance(best.item.outline, Outline):
-        nothing = Abstained(_why_nothing(last, seen, with_head))
-        return _SweepResult(record, dict.fromkeys(HEAD_QUANTITIES, nothing), (), None)
-    agreed = fuse([[kept.size for kept in sorted(chosen, key=lambda kept: kept.index)]])
-    if isinstance(agreed, Abstained):
-        return _SweepResult(record, dict.fromkeys(HEAD_QUANTITIES, agreed), (), None)
-    frame, outline = best.item.frame, best.item.outline
-    frames = [frame, *(kept.item.frame for kept in chosen if kept is not best)]
-    used = tuple(FrameRecord(index=f.index, timestamp_s=f.timestamp_s) for f in frames)
-    measured = measure_head(outline, manifest.intervals, agreed.effective_frames)
-    overlay = png(draw_overlay(frame.pixels, outline.contour_px, _caption(frame, measured)))
-    contour = tuple((round(float(x), 2), round(float(y), 2)) for x, y in outline.contour_px + frame.origin_px)
-    return _SweepResult(record.model_copy(update={"contour_px": contour}), measured, used, overlay)
 
 
 def _scale_record(scale: Scale | NoScale) -> ScaleRecord | None:
@@ -299,29 +473,22 @@ def _scale_record(scale: Scale | NoScale) -> ScaleRecord | None:
     )
 
 
-def _why_nothing(last: Finding | None, seen: int, with_head: int) -> str:
-    """Say why no frame of a sweep was measured."""
-    if seen == 1 and last is not None and isinstance(last.outline, Abstained):
-        return last.outline.reason
-    if with_head:
-        return f"a head was outlined in {with_head} of {seen} frames, never for long enough; hold the probe still on it"
-    return f"no head plane in {seen} frames; sweep across the head"
-
-
-def _records(result: _SweepResult) -> tuple[MeasurementRecord, ...]:
-    return tuple(
-        measurement_record(result.sweep.name, quantity, value, result.frames)
-        for quantity, value in result.measured.items()
+def _overlay(result: StructureResult) -> bytes | None:
+    """Draw what was measured, with its value and where it comes from."""
+    frame, outline = result.frame, result.outline
+    if frame is None or outline is None:
+        return None
+    principal = PRINCIPAL[result.structure]
+    length = result.measured[principal]
+    value = (
+        f"{principal.name} not given: {length.reason}"
+        if isinstance(length, Abstained)
+        else f"{principal.name} {length.value:.1f} mm"
     )
-
-
-def _caption(frame: Frame, measured: Mapping[Quantity, Measured | Abstained]) -> tuple[str, ...]:
-    """Text for the overlay: the values, then where they come from."""
-    hc = measured[HC]
-    value = f"HC not given: {hc.reason}" if isinstance(hc, Abstained) else f"HC {hc.value:.1f} mm"
-    if isinstance(hc, Measured) and hc.interval:
-        value += f" ({hc.interval[0]:.0f} to {hc.interval[1]:.0f})"
+    if isinstance(length, Measured) and length.interval:
+        value += f" ({length.interval[0]:.0f} to {length.interval[1]:.0f})"
     scale = (
         f"{frame.scale.x_mm_per_px:.4f} x {frame.scale.y_mm_per_px:.4f} mm/px" if frame.scale else "pixel size unknown"
     )
-    return (value, f"frame {frame.index} at {frame.timestamp_s:.2f} s, {scale}. Not a medical device.")
+    lines = (value, f"frame {frame.index} at {frame.timestamp_s:.2f} s, {scale}. Not a medical device.")
+    return png(draw_overlay(frame.pixels, outline.contour_px, lines))

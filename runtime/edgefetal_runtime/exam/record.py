@@ -12,7 +12,11 @@ from edgefetal_runtime.biometry.measurement import Abstained, Measured
 if TYPE_CHECKING:
     from edgefetal_runtime.biometry.measurement import Quantity
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+
+# Stands for a sweep's name where a value rests on all sweeps of one subject.
+ALL_SWEEPS = "all sweeps"
 
 
 class _Part(BaseModel):
@@ -65,7 +69,7 @@ class MeasurementRecord(_Part):
     """One measure of one sweep: a value, or the reason why there is none.
 
     Args:
-        sweep: name of the sweep.
+        sweep: name of the sweep, or `ALL_SWEEPS` for what all sweeps of one subject say together.
         name: such as `HC`, `BPD_outer_outer`, `GA`; `size_as_age` beside a known age, which stands.
         method: how it was measured or computed, with its author, year and parameters where it is a formula.
         value: the figure, or null.
@@ -149,28 +153,90 @@ def measurement_record(
     )
 
 
+class RunRecord(_Part):
+    """Frames in a row in which a structure was outlined.
+
+    Args:
+        first: index of its first frame.
+        last: of its last.
+        best: highest size in px, or highest grade where grades decided, without flashes.
+    """
+
+    first: int
+    last: int
+    best: float
+
+
+class StructureRecord(_Part):
+    """What was seen of one structure in one sweep, and which frames were chosen for it.
+
+    Args:
+        structure: `head`, `abdomen` or `femur`.
+        frames_outlined: frames that showed its plane with a plausible outline.
+        runs: where these lasted.
+        decided_by: `size` or `grade`: what made a frame better than another.
+        chosen: the frame that is measured, then the others that it was chosen among; empty where there is none.
+        why: why this frame, or why none.
+        contour_px: points on the measured outline as x, y in pixels of the picture as stored, or null.
+        overlay: file of the picture that shows the outline, or null.
+    """
+
+    structure: str
+    frames_outlined: int
+    runs: tuple[RunRecord, ...]
+    decided_by: str
+    chosen: tuple[FrameRecord, ...]
+    why: str
+    contour_px: tuple[tuple[float, float], ...] | None
+    overlay: str | None
+
+
+class HandRecord(_Part):
+    """How a sweep was done, and what to do next.
+
+    Args:
+        light: `green`, `amber` (usable, could be better) or `red` (repeat it).
+        reason: what is wrong, or that nothing is.
+        action: what to do.
+        contact: share of the frames in which the probe touched well.
+        too_fast: share of the frames between which the picture changed too much.
+        turned_back: whether the sweep went back over what it had shown.
+        duration_s: from its first frame to its last.
+        skill: mean of what the network says of the hand, 0 to 1, or null where it says nothing.
+    """
+
+    light: str
+    reason: str
+    action: str
+    contact: float
+    too_fast: float
+    turned_back: bool
+    duration_s: float
+    skill: float | None
+
+
 class SweepRecord(_Part):
     """One sweep of the source.
 
     Args:
         name: its name.
-        frames_seen: frames that were read.
-        frames_with_head: frames that showed a head plane with a plausible outline.
+        frames_seen: frames that were analysed.
+        frames_missed: frames that the source counted and that never came, such as those dropped by a live source.
         scale: its pixel size, or null.
-        contour_px: points on the measured outline as x, y in pixels of the picture as stored, or null.
-        overlay: file of the picture that shows the outline, or null.
+        hand: how it was done; null for a single picture.
+        structures: what was seen of each structure.
     """
 
     name: str
     frames_seen: int
-    frames_with_head: int
+    frames_missed: int
     scale: ScaleRecord | None
-    contour_px: tuple[tuple[float, float], ...] | None
-    overlay: str | None
+    hand: HandRecord | None
+    structures: tuple[StructureRecord, ...]
 
 
 class Timings(_Part):
-    """Where the time went; means over all frames.
+    """Where the time went; means over all frames. Stages overlap, so that their sum is more than the time a frame took.
 
     Args:
         total_s: from the first frame asked for to the last result.
@@ -178,7 +244,8 @@ class Timings(_Part):
         read_ms: decoding.
         prepare_ms: preprocessing.
         infer_ms: the network.
-        measure_ms: geometry and selection.
+        find_ms: geometry.
+        choose_ms: selection and measurement.
     """
 
     total_s: float
@@ -186,7 +253,8 @@ class Timings(_Part):
     read_ms: float
     prepare_ms: float
     infer_ms: float
-    measure_ms: float
+    find_ms: float
+    choose_ms: float
 
 
 class Exam(_Part):
@@ -198,13 +266,15 @@ class Exam(_Part):
         created_utc: when, ISO 8601.
         bundle: what measured.
         source: path as it was given.
-        source_kind: `still`, `folder`, `video`, `metaimage` or `dicom`.
+        source_kind: `still`, `folder`, `video`, `metaimage`, `dicom`, or that of a live source.
+        one_subject: whether all sweeps are of one subject, so that they may be joined.
         frames_announced: frames that the source said it has, or null.
         dating: the age that was known beforehand, or null; with one, measures are read as size.
         interval_level: share of the truths that the intervals are to hold, or null where the bundle has none.
         measurements: one entry for every measure of every sweep.
         growth: place of every measure on every chart; empty where no age was known.
         sweeps: one entry a sweep.
+        ended: why the examination ended before its source did, or null.
         cautions: what the reader must know before using any value.
         timings: where the time went.
         disclaimer: what this is not.
@@ -216,12 +286,14 @@ class Exam(_Part):
     bundle: BundleRecord
     source: str
     source_kind: str
+    one_subject: bool
     frames_announced: int | None
     dating: DatingRecord | None
     interval_level: float | None
     measurements: tuple[MeasurementRecord, ...]
     growth: tuple[GrowthRecord, ...]
     sweeps: tuple[SweepRecord, ...]
+    ended: str | None
     cautions: tuple[str, ...]
     timings: Timings
     disclaimer: str = "Research software; not a medical device. Not for diagnosis."

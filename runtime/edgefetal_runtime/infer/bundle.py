@@ -185,6 +185,8 @@ class Manifest(_Part):
         layers: precision of each group of layers.
         calibration: provenance of the INT8 ranges.
         training: provenance of the weights.
+        simulated: structures that the network knows from simulated pictures alone, which are measured on simulations
+            only.
         budget_passed: whether the shipped graph stayed within its accuracy budget against the float one; a bundle
             that did not is for looking at, and does not run in the clinic.
         tools: versions of the tools that made it.
@@ -202,6 +204,7 @@ class Manifest(_Part):
     layers: tuple[LayerGroup, ...]
     calibration: Calibration
     training: Training
+    simulated: tuple[str, ...] = ()
     budget_passed: bool
     tools: dict[str, str]
     files: dict[str, str]

@@ -1,21 +1,27 @@
 """The best frames of a sweep, chosen while it streams by.
 
-A structure's true plane is where its cross-section is largest, and a true plane lasts. So each frame gets the size of
-its outline, 0 where nothing was outlined; a running median over five frames removes what lasts less than three; the
-five frames with the largest smoothed size are kept; and the one in the middle of these by size is reported, whose
+A plane that lasts beats a flash: a running median over five frames removes what lasts less than three, and what is left
+falls into runs. The run with the best frame is chosen, and in it the five best frames, from different parts of a long
+run. Best is the largest section, because a structure's true plane is where its cross-section is largest; or, where the
+network grades frames, the highest grade, smoothed alike. The one in the middle of the five by size is reported, whose
 outline can be shown. The largest alone would be the one with the largest error.
 """
 
 from __future__ import annotations
 
-import heapq
 import statistics
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+import numpy as np
+
+from edgefetal_runtime.sweep.crossing import why_not_crossed
 
 WINDOW = 5
 KEPT = 5
+# Frames held of a run, each the best of its part of the run; the parts grow with the run, so memory does not.
+_PARTS = 16
 
 T = TypeVar("T")
 
@@ -28,58 +34,176 @@ class Sized(Generic[T]):
         index: position in the sweep.
         size: extent of the outline in any unit that is the same over the sweep; 0 where there is none.
         item: what was found, kept only for the frames that are chosen.
+        grade: how good the frame is, 0 to 1, or None where nobody says; then the size decides.
     """
 
     index: int
     size: float
     item: T
+    grade: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Frames in a row in which a structure was outlined.
+
+    Args:
+        first: index of its first frame.
+        last: of its last.
+        best: its highest rank: size, or grade where there is one, smoothed.
+    """
+
+    first: int
+    last: int
+    best: float
+
+
+@dataclass(frozen=True)
+class Choice(Generic[T]):
+    """What was chosen of a sweep, and why.
+
+    Args:
+        frames: from the smallest outline to the largest; empty where nothing lasted.
+        runs: every run of the sweep.
+        chosen: the run that the frames are of, or None.
+        graded: whether grades decided, and not sizes.
+        seen: frames in which the structure was outlined.
+        doubt: why the true plane need not be among the frames, or None.
+    """
+
+    frames: tuple[Sized[T], ...]
+    runs: tuple[Run, ...]
+    chosen: Run | None
+    graded: bool
+    seen: int
+    doubt: str | None
+
+    @property
+    def middle(self) -> Sized[T] | None:
+        """The frame in the middle by size (the lower of two), or None where none was chosen."""
+        return self.frames[(len(self.frames) - 1) // 2] if self.frames else None
+
+
+@dataclass
+class _Part(Generic[T]):
+    """The best frame of a stretch of a run."""
+
+    rank: float
+    frame: Sized[T]
+
+
+@dataclass
+class _OpenRun(Generic[T]):
+    """A run that may go on.
+
+    Args:
+        first: index of its first frame.
+        width: frames in each part.
+        parts: the best frame of each part that has one, by number of the part.
+    """
+
+    first: int
+    width: int = 1
+    last: int = 0
+    parts: dict[int, _Part[T]] = field(default_factory=dict)
+
+    def add(self, rank: float, frame: Sized[T]) -> None:
+        """Take a frame; where there are too many parts, join them two by two."""
+        self._keep((frame.index - self.first) // self.width, _Part(rank, frame))
+        while len(self.parts) > _PARTS:
+            self.width *= 2
+            held, self.parts = self.parts, {}
+            for number, part in held.items():
+                self._keep(number // 2, part)
+
+    def _keep(self, number: int, part: _Part[T]) -> None:
+        held = self.parts.get(number)
+        # The earlier of two alike stays.
+        if held is None or part.rank > held.rank:
+            self.parts[number] = part
+
+    def best(self) -> float:
+        """Return the highest rank."""
+        return max(part.rank for part in self.parts.values())
 
 
 class SweepSelector(Generic[T]):
-    """Keeps the best frames of one sweep in constant memory."""
+    """Keeps the best frames of one sweep; all but a few numbers of each frame in constant memory."""
 
-    def __init__(self, window: int = WINDOW, kept: int = KEPT) -> None:
+    def __init__(self, structure: str, window: int = WINDOW, kept: int = KEPT) -> None:
         """Start a sweep.
 
         Args:
+            structure: its name, for the reasons.
             window: frames in the running median, odd.
-            kept: how many frames are kept.
+            kept: how many frames are chosen, at most 16.
         """
+        self._structure = structure
         self._half = window // 2
         self._kept = kept
         self._recent: deque[Sized[T]] = deque(maxlen=window)
-        self._best: list[tuple[float, int, Sized[T]]] = []
+        self._sizes: list[float] = []
+        self._smoothed: list[float] = []
+        self._graded = False
+        self._open: _OpenRun[T] | None = None
+        self._best: _OpenRun[T] | None = None
+        self._runs: list[Run] = []
 
     def push(self, frame: Sized[T]) -> None:
         """Take the next frame; the frame half a window back can now be judged."""
         self._recent.append(frame)
+        self._sizes.append(frame.size)
+        self._graded = self._graded or frame.grade is not None
         if frame.index >= self._half:
             self._judge(len(self._recent) - 1 - self._half)
 
-    def finish(self) -> list[Sized[T]]:
-        """End the sweep; return the kept frames from the smallest outline to the largest."""
+    def finish(self) -> Choice[T]:
+        """End the sweep and choose."""
         for position in range(max(0, len(self._recent) - self._half), len(self._recent)):
             self._judge(position)
-        return sorted((entry[2] for entry in self._best), key=lambda kept: (kept.size, kept.index))
+        self._close()
+        ranked = [] if self._best is None else sorted(self._best.parts.values(), key=lambda p: (-p.rank, p.frame.index))
+        frames = sorted((part.frame for part in ranked[: self._kept]), key=lambda kept: (kept.size, kept.index))
+        return Choice(
+            frames=tuple(frames),
+            runs=tuple(self._runs),
+            chosen=max(self._runs, key=lambda run: run.best, default=None),
+            graded=self._graded,
+            seen=sum(size > 0 for size in self._sizes),
+            doubt=self._doubt() if frames else None,
+        )
+
+    def _doubt(self) -> str | None:
+        """Ask whether the sweep crossed the plane, where sizes decide; of a still somebody else chose the plane."""
+        if self._graded or len(self._sizes) == 1:
+            return None
+        return why_not_crossed(np.array(self._sizes), np.array(self._smoothed), self._structure)
 
     def _judge(self, position: int) -> None:
-        """Rank the frame at a position of the recent ones by the median over the frames around it."""
-        around = [frame.size for frame in self._recent][max(0, position - self._half) : position + self._half + 1]
+        """Rank the frame at a position of the recent ones by the medians over the frames around it."""
+        around = list(self._recent)[max(0, position - self._half) : position + self._half + 1]
         # Beyond the ends of a sweep nothing is shown, or else two frames at its end would count as lasting.
-        if self._recent[-1].index >= self._half:
-            around += [0.0] * (2 * self._half + 1 - len(around))
-        smoothed = statistics.median_low(around)
+        missing = 2 * self._half + 1 - len(around) if self._recent[-1].index >= self._half else 0
+        smoothed = statistics.median_low([frame.size for frame in around] + [0.0] * missing)
         frame = self._recent[position]
-        if min(smoothed, frame.size) <= 0:
+        lasting = min(smoothed, frame.size) > 0
+        self._smoothed.append(smoothed if lasting else 0.0)
+        if smoothed <= 0:
+            self._close()
+        elif lasting:
+            rank = smoothed
+            if frame.grade is not None:
+                rank = statistics.median_low([f.grade or 0.0 for f in around] + [0.0] * missing)
+            if self._open is None:
+                self._open = _OpenRun(frame.index)
+            self._open.last = frame.index
+            self._open.add(rank, frame)
+
+    def _close(self) -> None:
+        """End the run, and hold it if it is the best so far; the earlier of two alike stays."""
+        if self._open is None:
             return
-        # The index breaks ties, so that two frames are never compared themselves; the earlier one stays.
-        entry = (smoothed, -frame.index, frame)
-        if len(self._best) < self._kept:
-            heapq.heappush(self._best, entry)
-        else:
-            heapq.heappushpop(self._best, entry)
-
-
-def middle(frames: list[Sized[T]]) -> Sized[T] | None:
-    """Return the frame in the middle by size (the lower of two), or None where none was kept."""
-    return frames[(len(frames) - 1) // 2] if frames else None
+        self._runs.append(Run(self._open.first, self._open.last, self._open.best()))
+        if self._best is None or self._open.best() > self._best.best():
+            self._best = self._open
+        self._open = None

@@ -1,0 +1,95 @@
+"""Where sweeps begin and end in a live picture, found by contact and movement or commanded by the operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from edgefetal_runtime.sweep.glance import Glance
+
+# A probe on the skin lights a good part of the fan; one in the air leaves a bright rim.
+_MIN_LIT = 0.10
+_CONTACT_OF_BEST = 0.6
+_BEGIN_S, _END_S = 0.3, 1.0
+
+
+class SweepFinder:
+    """Numbers the sweeps of a live picture.
+
+    A sweep begins when the probe has touched for 0.3 s with a moving picture, and ends when it has not for 1 s, when
+    the source was interrupted, or when the operator says so. What is commanded goes before what is found.
+    """
+
+    def __init__(self, *, commanded: bool = False) -> None:
+        """Start an examination.
+
+        Args:
+            commanded: sweeps begin and end by `command` alone.
+        """
+        self._commanded = commanded
+        self._number = 0
+        self._open = False
+        self._asked: bool | None = None
+        self._segment: int | None = None
+        self._since_s: float | None = None
+        self._best_lit = 0.0
+        self._interruption: str | None = None
+        self._last: Glance | None = None
+
+    @property
+    def number(self) -> int:
+        """Return how many sweeps have begun."""
+        return self._number
+
+    @property
+    def interruption(self) -> str | None:
+        """Return what broke the sweep that ended last, or None where it ended by itself."""
+        return self._interruption
+
+    def command(self) -> None:
+        """Begin a sweep, or end the one that runs; safe to call from another thread."""
+        self._asked = not self._open
+
+    def place(self, seen: Glance, timestamp_s: float, segment: int) -> int | None:
+        """Say to which sweep a frame belongs.
+
+        Args:
+            seen: the frame from afar.
+            timestamp_s: its time in the source.
+            segment: a number that rises with every interruption of the source.
+
+        Returns:
+            The number of the sweep, from 1, or None between sweeps.
+        """
+        if self._segment is not None and segment != self._segment:
+            self._interruption = "the picture was interrupted" if self._open else None
+            self._open, self._since_s, self._last = False, None, None
+        self._segment = segment
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            self._set(open_=asked)
+        elif not self._commanded:
+            self._find(seen, timestamp_s)
+        self._last = seen
+        return self._number if self._open else None
+
+    def _set(self, *, open_: bool) -> None:
+        if open_ and not self._open:
+            self._number += 1
+        self._interruption = None
+        self._open, self._since_s = open_, None
+
+    def _find(self, seen: Glance, timestamp_s: float) -> None:
+        """Begin or end a sweep once contact and movement have changed for long enough."""
+        self._best_lit = max(self._best_lit, seen.lit)
+        touches = seen.lit >= max(_MIN_LIT, _CONTACT_OF_BEST * self._best_lit)
+        # The machine's own freeze repeats a frame bit by bit; a still hand does not.
+        moves = self._last is not None and not np.array_equal(seen.small, self._last.small)
+        if (touches and moves) == self._open:
+            self._since_s = None
+            return
+        self._since_s = timestamp_s if self._since_s is None else self._since_s
+        if timestamp_s - self._since_s >= (_END_S if self._open else _BEGIN_S):
+            self._set(open_=not self._open)
