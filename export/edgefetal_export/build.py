@@ -13,6 +13,7 @@ import cv2
 import onnx
 
 from edgefetal_calibration.datasets.kinds import dataset_kind
+from edgefetal_calibration.datasets.real import simulated_alone
 from edgefetal_calibration.datasets.split import Part
 from edgefetal_calibration.phantom.exam import Exam, ExamPlan
 from edgefetal_calibration.phantom.protocol import Protocol
@@ -150,7 +151,8 @@ def build(
     parity = check_parity(outliner.network, backend, images[:_PARITY_FRAMES], outliner.output_names)
     advance()
 
-    manifest = _describe(name, profile, outliner, split, frames)
+    simulated = simulated_alone(split.select(exams, Part.TRAIN), recipe.network.structures)
+    manifest = _describe(name, profile, outliner, split, frames, simulated)
     judge = judge_for(manifest, reference, validation, budget, progress)
 
     def floats(graph: bytes, title: str) -> Floats:
@@ -230,7 +232,9 @@ def _gain(mean_grey: float) -> str:
     return "dark" if mean_grey < dark else "bright" if mean_grey > bright else "middle"
 
 
-def _describe(name: str, profile: Profile, outliner: Outliner, split: Split, frames: RangeSet) -> layout.Manifest:
+def _describe(
+    name: str, profile: Profile, outliner: Outliner, split: Split, frames: RangeSet, simulated: tuple[str, ...]
+) -> layout.Manifest:
     """Write the manifest as far as it is known before a graph was chosen."""
     recipe = outliner.recipe
     kinds = [dataset_kind(kind) for kind in recipe.dataset.split("+")]
@@ -265,6 +269,7 @@ def _describe(name: str, profile: Profile, outliner: Outliner, split: Split, fra
             subjects={part.value: parts.count(part) for part in Part},
             parameters=parameter_count(outliner.network),
         ),
+        simulated=simulated,
         budget_passed=False,
         tools={"machine": platform.machine(), "python": platform.python_version()} | _versions(),
         files={},

@@ -81,6 +81,16 @@ def _unlabelled(recipe: MultitaskRecipe | StudentRecipe) -> str:
     return f" Beside these, without\n  labels: {kinds}."
 
 
+def _simulated(manifest: Manifest) -> str:
+    """Say what it knows from simulations alone."""
+    if not manifest.simulated:
+        return ""
+    return (
+        f"\n  **It learnt the {' and the '.join(manifest.simulated)} from simulated pictures alone**, so that is measured on\n"
+        "  simulated exams only (`--simulated`)."
+    )
+
+
 def _validation_rows(evidence: dict[str, Any]) -> list[str]:
     """Write a row for each length and graph on validation subjects."""
     rows = []
@@ -132,7 +142,7 @@ def write_model_card(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe
   picture shows ({", ".join(manifest.heads.plane)}). The runtime fits a shape to the outline and measures that.
 - **Network.** {_network(recipe)}; {training.parameters:,} parameters, input {manifest.preprocess.width_px} x
   {manifest.preprocess.height_px}; shipped in {precision} for `{manifest.device}`.
-- **Training data.** {training.attribution}; licence {training.licence}.{_unlabelled(recipe)}
+- **Training data.** {training.attribution}; licence {training.licence}.{_unlabelled(recipe)}{_simulated(manifest)}
   Split by subject, which is an examination (the leading number of a file's name): {subjects["train"]} to train,
   {subjects["validation"]} to choose the checkpoint, {subjects["held-out"]} held out. One woman may have several
   examinations; the data do not say which.

@@ -72,6 +72,7 @@ def test_bundle_is_whole_and_describes_itself(built: tuple[Path, BuildResult, Re
     assert manifest.device == "cpu-x86"
     assert manifest.heads.mask == ("head",)
     assert manifest.heads.plane == ("head", "none")
+    assert manifest.simulated == ()
     assert manifest.training.subjects == {"train": 21, "validation": 3, "held-out": 4}
     assert "CC BY 4.0" in manifest.training.licence
     assert {"torch", "onnxruntime", "numpy"} <= set(manifest.tools)

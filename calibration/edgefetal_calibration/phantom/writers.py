@@ -152,10 +152,10 @@ def write_mha(cine: Cine, path: Path, *, compressed: bool = True) -> None:
     """
     spacing = (cine.x_mm_per_px, cine.y_mm_per_px, 1.0)
     extra = f"AcquisitionFrameRate = {cine.frames_per_s:g}\n"
-    _write_stack(cine.frames, path, spacing, compressed=compressed, extra=extra)
+    write_stack(cine.frames, path, spacing, compressed=compressed, extra=extra)
 
 
-def _write_stack(
+def write_stack(
     frames: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
     path: Path,
     spacing_mm: tuple[float, float, float],
@@ -327,8 +327,8 @@ def write_acouslic_exam(
         raise InputError(f"Frames of {frames[0].shape} and masks of {masks[0].shape} pixels do not fit together.")
     spacing = (ACOUSLIC_SPACING_MM,) * 3
     # The masks first: an image without its mask is what a reader would trip over.
-    _write_stack(masks, folder / ACOUSLIC_MASKS / f"{uuid}.mha", spacing, compressed=True)
-    _write_stack(frames, folder / ACOUSLIC_IMAGES / f"{uuid}.mha", spacing, compressed=True)
+    write_stack(masks, folder / ACOUSLIC_MASKS / f"{uuid}.mha", spacing, compressed=True)
+    write_stack(frames, folder / ACOUSLIC_IMAGES / f"{uuid}.mha", spacing, compressed=True)
 
 
 def write_acouslic_table(folder: Path, rows: Iterable[SweepCircumferences]) -> None:

@@ -69,10 +69,12 @@ class ExamResult:
     Args:
         exam: the record.
         overlays: PNG pictures by file name.
+        sweeps: what every sweep gave, with its frames.
     """
 
     exam: Exam
     overlays: dict[str, bytes]
+    sweeps: tuple[SweepResult, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +255,7 @@ def examine(
     hidden = frozenset() if simulated else frozenset(bundle.manifest.simulated)
     seen = analyse(network, source.frames(), watch)
     named = _by_sweep(seen if finder is None else broken.guard(seen), finder)
-    sweeps: list[_SweepResult] = []
+    sweeps: list[SweepResult] = []
     for name, of_sweep in itertools.groupby(named, key=lambda pair: pair[0]):
         frames = (frame for _, frame in of_sweep)
         if name is None:
@@ -287,11 +289,12 @@ def examine(
         cautions=_cautions(bundle.manifest, sweeps, simulated=simulated),
         timings=watch.timings(),
     )
-    return ExamResult(exam, {name: content for sweep in sweeps for name, content in sweep.overlays.items()})
+    overlays = {name: content for sweep in sweeps for name, content in sweep.overlays.items()}
+    return ExamResult(exam, overlays, tuple(sweeps))
 
 
 @dataclass(frozen=True, eq=False)
-class _SweepResult:
+class SweepResult:
     """A sweep that is over.
 
     Args:
@@ -339,7 +342,7 @@ class _Sweep:
         self._seen += 1
         self._watch.add({"choose": time.perf_counter() - since_s})
 
-    def finish(self, interrupted: str | None) -> _SweepResult:
+    def finish(self, interrupted: str | None) -> SweepResult:
         """End it and measure.
 
         Args:
@@ -369,7 +372,7 @@ class _Sweep:
             structures=tuple(structures),
         )
         self._watch.add({"choose": time.perf_counter() - since_s})
-        return _SweepResult(record, results, _measurement_records(self._name, results), overlays)
+        return SweepResult(record, results, _measurement_records(self._name, results), overlays)
 
     def _hand_record(self, results: Sequence[StructureResult], interrupted: str | None) -> HandRecord:
         """Judge the hand; a sweep that shows none of the structures is no fault of the hand's, one that doubts is."""
@@ -396,7 +399,7 @@ def _measurement_records(sweep: str, results: Sequence[StructureResult]) -> tupl
 
 
 def _values(
-    sweeps: Sequence[_SweepResult], intervals: Intervals | None, age: GestationalAge | None, *, one_subject: bool
+    sweeps: Sequence[SweepResult], intervals: Intervals | None, age: GestationalAge | None, *, one_subject: bool
 ) -> list[tuple[tuple[MeasurementRecord, ...], tuple[GrowthRecord, ...]]]:
     """Write down every measure, and what is read from it: from all sweeps of one subject together, else from each."""
     if not one_subject or len(sweeps) == 1:
@@ -420,7 +423,7 @@ def _interpreted(
     return (*records, *interpreted), charted
 
 
-def _cautions(manifest: Manifest, sweeps: Sequence[_SweepResult], *, simulated: bool) -> tuple[str, ...]:
+def _cautions(manifest: Manifest, sweeps: Sequence[SweepResult], *, simulated: bool) -> tuple[str, ...]:
     """Say what a reader must know of this bundle and source before using any value."""
     cautions = []
     if simulated:
