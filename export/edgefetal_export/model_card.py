@@ -86,8 +86,8 @@ def _simulated(manifest: Manifest) -> str:
     if not manifest.simulated:
         return ""
     return (
-        f"\n  **It learnt the {' and the '.join(manifest.simulated)} from simulated pictures alone**, so that is measured on\n"
-        "  simulated exams only (`--simulated`)."
+        f"\n  **It learnt the {' and the '.join(manifest.simulated)} from simulated pictures alone**, so that is\n"
+        "  measured on simulated exams only (`--simulated`)."
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from edgefetal_calibration.datasets.labelled import LabelledSweep
 from edgefetal_calibration.datasets.phantom import PhantomExam
 from edgefetal_calibration.datasets.pictures import PictureExam
 from edgefetal_calibration.datasets.real import simulated_alone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ALL = ("head", "abdomen", "femur")
 
