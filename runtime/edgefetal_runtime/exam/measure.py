@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -63,6 +63,15 @@ class StructureResult:
     outline: Outline | Shaft | None
     frames: tuple[Frame, ...]
     why: str
+
+
+_NO_PIXELS = np.empty((0, 0), np.uint8)
+
+
+def without_pixels(result: StructureResult) -> StructureResult:
+    """Return the same without its pictures, which are large and were drawn already."""
+    frames = tuple(replace(frame, pixels=_NO_PIXELS) for frame in result.frames)
+    return replace(result, choice=replace(result.choice, frames=()), frame=frames[0] if frames else None, frames=frames)
 
 
 def size_px(found: Outline | Shaft | Abstained) -> float:

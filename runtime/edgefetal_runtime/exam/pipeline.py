@@ -14,7 +14,7 @@ from edgefetal_runtime.biometry.measurement import Abstained, Measured
 from edgefetal_runtime.biometry.principal import PRINCIPAL
 from edgefetal_runtime.exam.find import find_all
 from edgefetal_runtime.exam.interpretation import interpret
-from edgefetal_runtime.exam.measure import StructureSelector, join_sweeps
+from edgefetal_runtime.exam.measure import StructureSelector, join_sweeps, without_pixels
 from edgefetal_runtime.exam.overlay import draw_overlay, png
 from edgefetal_runtime.exam.record import (
     ALL_SWEEPS,
@@ -68,8 +68,8 @@ class ExamResult:
 
     Args:
         exam: the record.
-        overlays: PNG pictures by file name.
-        sweeps: what every sweep gave, with its frames.
+        overlays: PNG pictures by file name; empty where the listener took them.
+        sweeps: what every sweep gave, without pictures.
     """
 
     exam: Exam
@@ -99,10 +99,13 @@ class Listener:
     Args:
         on_frame: after every frame.
         on_sweep: after every sweep.
+        take_picture: takes each PNG picture, by file name, as soon as its sweep is over; None to have all in the
+            result, which for a long examination is a lot.
     """
 
     on_frame: Callable[[Seen], None] = lambda _: None
-    on_sweep: Callable[[SweepRecord, tuple[MeasurementRecord, ...]], None] = lambda *_: None
+    on_sweep: Callable[[SweepResult], None] = lambda _: None
+    take_picture: Callable[[str, bytes], None] | None = None
 
 
 @dataclass
@@ -180,13 +183,19 @@ def _read(frames: Iterable[Frame]) -> Iterator[_Work]:
         since_s = time.perf_counter()
 
 
-def analyse(network: Network, frames: Iterable[Frame], watch: Stopwatch) -> Iterator[Seen]:
+def analyse(network: Network, frames: Iterable[Frame], watch: Stopwatch, ahead: int = 2) -> Iterator[Seen]:
     """Pass frames through the stages, which overlap, and yield them in order.
+
+    Args:
+        network: the network.
+        frames: to analyse.
+        watch: counts the time of each stage.
+        ahead: frames that may wait between two stages; of a live source the fewer the younger.
 
     Raises:
         SourceError: a frame cannot be read.
     """
-    for work in overlapped(_read(frames), *_stages(network)):
+    for work in overlapped(_read(frames), *_stages(network), ahead=ahead):
         assert work.finding is not None  # noqa: S101 - every stage was passed
         assert work.glance is not None  # noqa: S101 - likewise
         watch.add(work.spent_s)
@@ -253,9 +262,11 @@ def examine(
     listener = listener or Listener()
     watch, broken = Stopwatch(), _Broken()
     hidden = frozenset() if simulated else frozenset(bundle.manifest.simulated)
-    seen = analyse(network, source.frames(), watch)
+    seen = analyse(network, source.frames(), watch, ahead=2 if finder is None else 1)
     named = _by_sweep(seen if finder is None else broken.guard(seen), finder)
     sweeps: list[SweepResult] = []
+    overlays: dict[str, bytes] = {}
+    take_picture = listener.take_picture or overlays.__setitem__
     for name, of_sweep in itertools.groupby(named, key=lambda pair: pair[0]):
         frames = (frame for _, frame in of_sweep)
         if name is None:
@@ -267,8 +278,11 @@ def examine(
             sweep.push(frame)
             listener.on_frame(frame)
         interrupted = broken.reason or (finder.interruption if finder else None)
-        sweeps.append(sweep.finish(interrupted))
-        listener.on_sweep(sweeps[-1].record, sweeps[-1].records)
+        result, pictures = sweep.finish(interrupted)
+        for file, content in pictures.items():
+            take_picture(file, content)
+        sweeps.append(result)
+        listener.on_sweep(result)
     one_subject = source.kind != FOLDER
     values = _values(sweeps, bundle.manifest.intervals, age, one_subject=one_subject)
     exam = Exam(
@@ -289,7 +303,6 @@ def examine(
         cautions=_cautions(bundle.manifest, sweeps, simulated=simulated),
         timings=watch.timings(),
     )
-    overlays = {name: content for sweep in sweeps for name, content in sweep.overlays.items()}
     return ExamResult(exam, overlays, tuple(sweeps))
 
 
@@ -301,13 +314,11 @@ class SweepResult:
         record: what is written of it.
         structures: what it gives of each structure.
         records: its measures, without what is read from them.
-        overlays: PNG pictures by file name.
     """
 
     record: SweepRecord
     structures: tuple[StructureResult, ...]
     records: tuple[MeasurementRecord, ...]
-    overlays: dict[str, bytes]
 
 
 class _Sweep:
@@ -342,11 +353,14 @@ class _Sweep:
         self._seen += 1
         self._watch.add({"choose": time.perf_counter() - since_s})
 
-    def finish(self, interrupted: str | None) -> SweepResult:
+    def finish(self, interrupted: str | None) -> tuple[SweepResult, dict[str, bytes]]:
         """End it and measure.
 
         Args:
             interrupted: what ended it before its time, or None.
+
+        Returns:
+            What it gives, and its PNG pictures by file name.
         """
         since_s = time.perf_counter()
         assert self._first is not None  # noqa: S101 - a sweep has a frame
@@ -371,8 +385,9 @@ class _Sweep:
             hand=None if self._seen == 1 else self._hand_record(results, interrupted),
             structures=tuple(structures),
         )
+        values = _measurement_records(self._name, results)
         self._watch.add({"choose": time.perf_counter() - since_s})
-        return SweepResult(record, results, _measurement_records(self._name, results), overlays)
+        return SweepResult(record, tuple(without_pixels(result) for result in results), values), overlays
 
     def _hand_record(self, results: Sequence[StructureResult], interrupted: str | None) -> HandRecord:
         """Judge the hand; a sweep that shows none of the structures is no fault of the hand's, one that doubts is."""

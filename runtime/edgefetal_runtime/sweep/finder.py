@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _MIN_LIT = 0.10
 _CONTACT_OF_BEST = 0.6
 _BEGIN_S, _END_S = 0.3, 1.0
+# A sweep takes some ten seconds. One that never ends is cut, so that what was seen is measured and memory is bounded.
+MAX_SWEEP_S = 120.0
 
 
 class SweepFinder:
@@ -34,6 +36,7 @@ class SweepFinder:
         self._asked: bool | None = None
         self._segment: int | None = None
         self._since_s: float | None = None
+        self._began_s = 0.0
         self._best_lit = 0.0
         self._interruption: str | None = None
         self._last: Glance | None = None
@@ -67,17 +70,20 @@ class SweepFinder:
             self._interruption = "the picture was interrupted" if self._open else None
             self._open, self._since_s, self._last = False, None, None
         self._segment = segment
+        if self._open and timestamp_s - self._began_s > MAX_SWEEP_S:
+            self._set(timestamp_s, open_=False)
         asked, self._asked = self._asked, None
         if asked is not None:
-            self._set(open_=asked)
+            self._set(timestamp_s, open_=asked)
         elif not self._commanded:
             self._find(seen, timestamp_s)
         self._last = seen
         return self._number if self._open else None
 
-    def _set(self, *, open_: bool) -> None:
+    def _set(self, timestamp_s: float, *, open_: bool) -> None:
         if open_ and not self._open:
             self._number += 1
+            self._began_s = timestamp_s
         self._interruption = None
         self._open, self._since_s = open_, None
 
@@ -92,4 +98,4 @@ class SweepFinder:
             return
         self._since_s = timestamp_s if self._since_s is None else self._since_s
         if timestamp_s - self._since_s >= (_END_S if self._open else _BEGIN_S):
-            self._set(open_=not self._open)
+            self._set(timestamp_s, open_=not self._open)

@@ -9,6 +9,7 @@ cannot be seen in pictures; that it went back over itself can.
 from __future__ import annotations
 
 import enum
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,18 +67,18 @@ class Hand:
 
 
 class HandWatch:
-    """Watches the hand through one sweep, in constant memory."""
+    """Watches the hand through one sweep, with a few numbers of every frame and a bounded number of pictures."""
 
     def __init__(self) -> None:
         """Start a sweep."""
         self._frames = 0
         self._too_fast = 0
-        self._lits: list[float] = []
+        self._lits = array("f")
         self._held: list[Glance] = []
         self._every = 1
         self._last: Glance | None = None
         self._started_s = self._ended_s = 0.0
-        self._skills: list[float] = []
+        self._skills = array("f")
 
     def push(self, seen: Glance, timestamp_s: float, skill: float | None = None) -> None:
         """Take the next frame.
@@ -109,7 +110,7 @@ class HandWatch:
             missed: what broke the sweep, such as a source that was lost; None where nothing did.
             missing: why nothing could be measured, or None; a sweep may be well done and still not reach the plane.
         """
-        lits = np.array(self._lits or [0.0])
+        lits = np.array(self._lits or [0.0], np.float64)
         contact = float((lits >= MIN_CONTACT * lits.max()).mean()) if lits.max() > 0 else 0.0
         too_fast = self._too_fast / max(self._frames - 1, 1)
         turned = _turned_back(self._held)

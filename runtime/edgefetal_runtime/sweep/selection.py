@@ -10,6 +10,7 @@ outline can be shown. The largest alone would be the one with the largest error.
 from __future__ import annotations
 
 import statistics
+from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -142,8 +143,8 @@ class SweepSelector(Generic[T]):
         self._half = window // 2
         self._kept = kept
         self._recent: deque[Sized[T]] = deque(maxlen=window)
-        self._sizes: list[float] = []
-        self._smoothed: list[float] = []
+        self._sizes = array("f")
+        self._smoothed = array("f")
         self._graded = False
         self._open: _OpenRun[T] | None = None
         self._best: _OpenRun[T] | None = None
@@ -177,7 +178,7 @@ class SweepSelector(Generic[T]):
         """Ask whether the sweep crossed the plane, where sizes decide; of a still somebody else chose the plane."""
         if self._graded or len(self._sizes) == 1:
             return None
-        return why_not_crossed(np.array(self._sizes), np.array(self._smoothed), self._structure)
+        return why_not_crossed(np.array(self._sizes, np.float64), np.array(self._smoothed, np.float64), self._structure)
 
     def _judge(self, position: int) -> None:
         """Rank the frame at a position of the recent ones by the medians over the frames around it."""
