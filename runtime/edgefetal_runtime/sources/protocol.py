@@ -17,7 +17,8 @@ class Source(Protocol):
     def kind(self) -> str:
         """Return what it is, for the exam record.
 
-        Files are `still`, `folder`, `video`, `metaimage` or `dicom`; live sources `v4l2`, `rtsp`, `simulated` or `drill`.
+        Files are `still`, `folder`, `video`, `metaimage` or `dicom`; live sources are `v4l2`, `rtsp`, `simulated` or
+        `drill`.
         """
 
     @property

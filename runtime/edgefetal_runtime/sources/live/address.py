@@ -140,8 +140,8 @@ def _with_options(text: str, rest: str, known: tuple[str, ...]) -> tuple[str, di
     found = _OPTIONS.fullmatch(rest)
     if not found:
         return rest, {}
-    pairs = [pair.split("=") for pair in found["options"].split("&")]
-    options = {key: value for key, value in pairs}
+    pairs = [pair.partition("=")[::2] for pair in found["options"].split("&")]
+    options = dict(pairs)
     if len(options) < len(pairs) or not set(options) <= set(known):
         raise _refuse(text, f"takes {' and '.join(known)} after the question mark, once each; correct the options")
     return found["path"], options

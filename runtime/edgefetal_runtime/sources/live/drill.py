@@ -50,6 +50,8 @@ _DEFAULT_SIZE_PX = (744, 562)
 _DEFAULT_FPS = 30.0
 _COUNTED = ("frames", "torn", "gap", "freeze", "die")
 _TIMED = ("fps", "stall", "no-signal")
+_WHOLE = re.compile(r"[0-9]{1,6}")
+_DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
 _BARE = ("unplug", "hang", "hang-open")
 
 
@@ -62,7 +64,7 @@ def test_picture(sequence: int, size_px: tuple[int, int]) -> npt.NDArray[np.uint
     flat = pixels.reshape(-1)
     flat[:_MARK_BYTES] = mark
     flat[_MARK_BYTES : 2 * _MARK_BYTES] = 0
-    checksum = zlib.crc32(pixels)
+    checksum = zlib.crc32(pixels.data)
     flat[_MARK_BYTES : 2 * _MARK_BYTES] = np.frombuffer(checksum.to_bytes(_MARK_BYTES, "little"), np.uint8)
     return pixels
 
@@ -72,7 +74,7 @@ def sequence_of(pixels: npt.NDArray[np.uint8]) -> int | None:
     flat = pixels.reshape(-1).copy()
     stated = int.from_bytes(flat[_MARK_BYTES : 2 * _MARK_BYTES].tobytes(), "little")
     flat[_MARK_BYTES : 2 * _MARK_BYTES] = 0
-    return int.from_bytes(flat[:_MARK_BYTES].tobytes(), "little") if zlib.crc32(flat) == stated else None
+    return int.from_bytes(flat[:_MARK_BYTES].tobytes(), "little") if zlib.crc32(flat.data) == stated else None
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,9 @@ def _step(what: str, much: str) -> _Step:
         return _Step(what, size_px=size_px)
     if what in _BARE and not much:
         return _Step(what)
-    if re.fullmatch(r"[0-9]{1,6}", much) if what in _COUNTED else re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,6})?", much):
-        if what in (*_COUNTED, *_TIMED):
-            return _Step(what, float(much))
+    form = _WHOLE if what in _COUNTED else _DECIMAL if what in _TIMED else None
+    if form and form.fullmatch(much):
+        return _Step(what, float(much))
     message = f"A drill has no step {what[:20]!r} of {much[:20]!r}; docs/live.md has them all."
     raise SourceError(message)
 
@@ -164,7 +166,8 @@ class DrillCamera:
         if step.what in {"frames", "torn", "freeze"}:
             return self._next(step, timeout_s)
         if step.what == "stall":
-            return self._stall(step, timeout_s)
+            self._stall(step, timeout_s)
+            return None
         if step.what == "size":
             return Break.FORMAT_CHANGED
         self._steps.popleft()

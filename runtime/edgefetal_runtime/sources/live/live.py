@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from edgefetal_devices.errors import EnvironmentLacksError, ScaleError
@@ -52,7 +52,7 @@ class _Past:
         numbers: how many frames they are known to have counted, dropped ones too.
     """
 
-    board: Board = Board()
+    board: Board = field(default_factory=Board)
     unread: int = 0
     numbers: int = 0
 
@@ -351,7 +351,7 @@ def open_live(address: str, wish: ScaleWish = NO_WISH, timing: LiveTiming = DEFA
     """
     parsed = parse_address(address)
     if wish.table is not None:
-        message = "--scale-csv names pictures; give the pixel size of a live source with --scale-profile or --mm-per-px."
+        message = "--scale-csv names pictures; give a live source its pixel size with --scale-profile or --mm-per-px."
         raise ScaleError(message)
     if isinstance(parsed, SimulatedAddress):
         # A device may be plugged in later; a file that is not there never comes.

@@ -126,11 +126,14 @@ def _pack(board: Board) -> bytes:
 
 
 def _unpack(content: bytes) -> Board:
-    values = _LAYOUT.unpack_from(content)
-    width, height, fps, pixels = values[8:12]
-    form = PictureFormat(width, height, pixels.rstrip(b"\0").decode(), fps or None) if width else None
-    reason = content[_LAYOUT.size : _LAYOUT.size + values[-1]].decode(errors="ignore")
-    return Board(Stage(values[0]), *values[1:8], form, Newest(*values[12:20]), reason)
+    stage, captured, missed, torn, changes, fps, opened_s, beat_s, *rest = _LAYOUT.unpack_from(content)
+    width_px, height_px, announced_fps, pixels, *newest, reason_bytes = rest
+    form = (
+        PictureFormat(width_px, height_px, pixels.rstrip(b"\0").decode(), announced_fps or None) if width_px else None
+    )
+    reason = content[_LAYOUT.size : _LAYOUT.size + reason_bytes].decode(errors="ignore")
+    stage = Stage(stage)
+    return Board(stage, captured, missed, torn, changes, fps, opened_s, beat_s, form, Newest(*newest), reason)
 
 
 def create_ring() -> int:

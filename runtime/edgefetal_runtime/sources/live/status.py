@@ -100,7 +100,7 @@ class LiveTiming:
     def backoff_s(self, failures: int) -> float:
         """Return how long to wait after so many losses in a row, 1 or more."""
         # Beyond 30 doublings every wait is the longest, and the power would overflow.
-        return min(self.backoff_first_s * 2 ** min(failures - 1, 30), self.backoff_last_s)
+        return min(self.backoff_first_s * 2.0 ** min(failures - 1, 30), self.backoff_last_s)
 
 
 DEFAULT_TIMING = LiveTiming()
@@ -119,28 +119,33 @@ def judge(board: Board, name: str, *, started_s: float, now_s: float, timing: Li
     Returns:
         The state, and why, with what to do.
     """
-    if board.stage is Stage.FAILED:
-        return LiveState.LOST, board.reason
-    if board.stage is Stage.ENDED:
-        return LiveState.ENDED, f"{name} has ended."
+    if board.stage in {Stage.FAILED, Stage.ENDED}:
+        ended = board.stage is Stage.ENDED
+        return (LiveState.ENDED, f"{name} has ended.") if ended else (LiveState.LOST, board.reason)
     if board.stage is Stage.NO_SIGNAL:
         # It looks for the signal by opening the device.
-        if now_s - board.beat_s <= timing.open_s:
-            message = f"{name} gets no signal; switch the ultrasound machine on and check the cable between them."
-            return LiveState.NO_SIGNAL, message
-        return LiveState.LOST, f"{name} does not answer; unplug it and plug it in again."
+        if now_s - board.beat_s > timing.open_s:
+            return LiveState.LOST, f"{name} does not answer; unplug it and plug it in again."
+        message = f"{name} gets no signal; switch the ultrasound machine on and check the cable between them."
+        return LiveState.NO_SIGNAL, message
     if board.stage is Stage.OPENING or board.newest.arrived_s < board.opened_s:
         since_s = max(started_s, board.beat_s if board.stage is Stage.OPENING else board.opened_s)
         if now_s - since_s <= timing.open_s:
             return LiveState.OPENING, f"{name} is being opened; wait."
         message = f"{name} gave no picture within {timing.open_s:g} s; unplug it and plug it in again."
         return LiveState.LOST, message
-    fps = board.format.fps if board.format else None
-    stall_s = max(timing.stall_s, _STALL_FRAMES / fps if fps else 0.0)
-    if now_s - board.newest.arrived_s > stall_s:
+    return _judge_frames(board, name, now_s, timing)
+
+
+def _judge_frames(board: Board, name: str, now_s: float, timing: LiveTiming) -> tuple[LiveState, str]:
+    """Judge an open device by its newest frame: by when it came, and only then by what it shows."""
+    period_s = 1 / board.format.fps if board.format and board.format.fps else 0.0
+    if now_s - board.newest.arrived_s > max(timing.stall_s, _STALL_FRAMES * period_s):
         return LiveState.LOST, f"{name} gives no more pictures; check its cable and power."
     same_s = board.newest.arrived_s - board.newest.same_since_s
-    if same_s >= max(timing.freeze_s, _MIN_FREEZE_FRAMES / fps if fps else 0.0):
-        message = "The ultrasound machine shows a frozen picture; press FREEZE on it to go on."
-        return LiveState.FROZEN_BY_MACHINE, message
+    if same_s >= max(timing.freeze_s, _MIN_FREEZE_FRAMES * period_s):
+        return (
+            LiveState.FROZEN_BY_MACHINE,
+            "The ultrasound machine shows a frozen picture; press FREEZE on it to go on.",
+        )
     return LiveState.LIVE, ""
