@@ -15,7 +15,11 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """Return what it is, for the exam record: `still`, `folder`, `video`, `metaimage` or `dicom`."""
+        """Return what it is, for the exam record.
+
+        Files are `still`, `folder`, `video`, `metaimage` or `dicom`; live sources are `v4l2`, `rtsp`, `simulated` or
+        `drill`.
+        """
 
     @property
     def frame_count(self) -> int | None:
