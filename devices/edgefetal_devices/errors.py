@@ -6,6 +6,7 @@
     |   |-- ScaleError             a pixel size is missing, malformed or absurd
     |   |-- DatasetError           a labelled dataset does not have its layout
     |   |-- BundleError            a bundle is not one, is altered, or is too new
+    |   |-- StoreError             an exam store is damaged, in use, or none
     |   `-- OutputError            a result cannot be written where it was asked for
     |-- EnvironmentLacksError      a package or device is missing here      (exit code 3)
     `-- CheckFailedError           the work was done but a check failed     (exit code 1)
@@ -41,6 +42,10 @@ class DatasetError(InputError):
 
 class BundleError(InputError):
     """A bundle is not one, is altered, or is newer than this program."""
+
+
+class StoreError(InputError):
+    """An exam store is damaged, in use by another process, or none at all."""
 
 
 class OutputError(InputError):

@@ -47,8 +47,23 @@ def require_new_folder(folder: Path, outside: Path | None = None) -> None:
         raise OutputError(message)
 
 
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk and would outlast a power cut.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files under a hidden name, then give the folder its own, so that a kill leaves a whole folder or none.
+
+    When it returns, the folder outlasts a power cut.
 
     Raises:
         OutputError: the folder exists or cannot be written.
@@ -56,12 +71,18 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     refuse_existing(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
+        made = [parent for parent in folder.absolute().parents if not parent.exists()]
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         for name, content in files.items():
             (partial / name).write_bytes(content)
+            sync(partial / name)
+        # The new name must not reach the disk before what it names, and is not there until its own folder is.
+        sync(partial)
         partial.rename(folder)
+        for parent in (folder.parent, *(path.parent for path in made)):
+            sync(parent)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         message = f"{folder} cannot be written ({error.strerror}); check space and permissions."
@@ -83,8 +104,7 @@ def write_file(path: Path, content: bytes) -> None:
     try:
         partial.write_bytes(content)
         # The new name must not reach the disk before the content does.
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
+        sync(partial)
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

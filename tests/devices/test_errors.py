@@ -17,6 +17,7 @@ from edgefetal_devices.errors import (
     OutputError,
     ScaleError,
     SourceError,
+    StoreError,
 )
 
 CLASSES = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
@@ -30,6 +31,7 @@ CLASSES = {name: value for name, value in vars(errors).items() if isinstance(val
         (ScaleError, 2),
         (DatasetError, 2),
         (BundleError, 2),
+        (StoreError, 2),
         (OutputError, 2),
         (EnvironmentLacksError, 3),
         (CheckFailedError, 1),

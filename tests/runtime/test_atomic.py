@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgefetal_devices.errors import OutputError
+from edgefetal_runtime import atomic
 from edgefetal_runtime.atomic import refuse_existing, write_file, write_folder
 
 FILES = {"a.json": b"{}", "b.png": bytes(1000), "empty": b""}
@@ -83,6 +84,28 @@ def test_a_kill_before_the_last_step_leaves_nothing_under_the_folders_name(
     write_folder(tmp_path / "exam", {"only": b"1"})
     assert _contents(tmp_path / "exam") == {"only": b"1"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["exam"]
+
+
+def test_nothing_has_its_name_before_it_would_outlast_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    real_sync, real_rename = atomic.sync, Path.rename
+
+    def sync(path: Path) -> None:
+        steps.append(f"sync {path.name}")
+        real_sync(path)
+
+    def rename(path: Path, target: Path) -> Path:
+        steps.append(f"rename to {target.name}")
+        return real_rename(path, target)
+
+    monkeypatch.setattr(atomic, "sync", sync)
+    monkeypatch.setattr(Path, "rename", rename)
+    write_folder(tmp_path / "new" / "exam", FILES)
+    before, after = steps[: steps.index("rename to exam")], steps[steps.index("rename to exam") + 1 :]
+    assert before == [*(f"sync {name}" for name in FILES), "sync .exam.partial"]
+    assert after == ["sync new", f"sync {tmp_path.name}"]
 
 
 def test_a_folder_under_a_file_is_refused(tmp_path: Path) -> None:
