@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from edgefetal_calibration.challenge import NO_FRAME, Answer
-from edgefetal_calibration.phantom.writers import new_folder, write_stack
-from edgefetal_runtime.atomic import json_bytes
+from edgefetal_calibration.phantom.writers import write_stack
+from edgefetal_runtime.atomic import as_output_error, json_bytes, new_folder
 from edgefetal_runtime.biometry.measurement import Measured
 from edgefetal_runtime.biometry.quantities import AC
 from edgefetal_runtime.infer.bundle import ABDOMEN
@@ -87,4 +87,5 @@ def write_answer(answer: Answer, frame_count: int, mm_per_px: float, folder: Pat
     """
     with new_folder(folder) as partial:
         write_stack(_OneMask(frame_count, answer), partial / MASKS, (mm_per_px,) * 3, compressed=True)
-        (partial / FRAME_NUMBER).write_bytes(json_bytes(answer.frame))
+        with as_output_error(folder):
+            (partial / FRAME_NUMBER).write_bytes(json_bytes(answer.frame))

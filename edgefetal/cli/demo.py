@@ -76,7 +76,7 @@ def demo(
         write_video(sweep, video)
         source = open_source(video, ScaleWish(stated=Scale(sweep.x_mm_per_px, sweep.y_mm_per_px, origin="simulation")))
         advance = progress.step("measure", source.frame_count)
-        result = examine(source, video.name, bundle, network, Listener(on_frame=lambda _: advance()), simulated=True)
+        result = examine(source, video.name, bundle, network, Listener(on_frame=lambda *_: advance()), simulated=True)
         write_exam(result, out, beside={_VIDEO: video.read_bytes(), _TRUTH: json_bytes(truth)})
     show_exam(result.exam)
     hc = next(m for m in result.exam.measurements if m.name == "HC")

@@ -99,7 +99,7 @@ def run(
     loaded, network = open_for_clinic(folder, backend=backend, threads=threads)
     with terminal.steps() as progress:
         advance = progress.step("frames", opened.frame_count)
-        listener = Listener(on_frame=lambda _: advance())
+        listener = Listener(on_frame=lambda *_: advance())
         result = examine(opened, str(source), loaded, network, listener, age, simulated=simulated)
     write_exam(result, out)
     terminal.write_json(json_file, result.exam.model_dump(mode="json"))

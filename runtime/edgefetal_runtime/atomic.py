@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgefetal_devices.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -60,33 +60,58 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files under a hidden name, then give the folder its own, so that a kill leaves a whole folder or none.
+@contextlib.contextmanager
+def as_output_error(path: Path) -> Iterator[None]:
+    """Turn a failure of the disk into one that says what to do.
 
-    When it returns, the folder outlasts a power cut.
+    Raises:
+        OutputError: what is done in the body cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"{path} cannot be written ({error.strerror}); check the folder, space and permissions."
+        raise OutputError(message) from error
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder to fill, which gets its name when all went well, so that a kill leaves a whole one or none.
+
+    When the body is over, the folder outlasts a power cut.
 
     Raises:
         OutputError: the folder exists or cannot be written.
     """
-    refuse_existing(folder)
+    require_new_folder(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
-        made = [parent for parent in folder.absolute().parents if not parent.exists()]
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        with as_output_error(folder):
+            made = [parent for parent in folder.absolute().parents if not parent.exists()]
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+        yield partial
+        with as_output_error(folder):
+            # The new name must not reach the disk before what it names, and is not there until its own folder is.
+            for inside in (*partial.rglob("*"), partial):
+                sync(inside)
+            partial.rename(folder)
+            for parent in (folder.parent, *(path.parent for path in made)):
+                sync(parent)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a new folder, as `new_folder` makes it.
+
+    Raises:
+        OutputError: the folder exists or cannot be written.
+    """
+    with new_folder(folder) as partial, as_output_error(folder):
         for name, content in files.items():
             (partial / name).write_bytes(content)
-            sync(partial / name)
-        # The new name must not reach the disk before what it names, and is not there until its own folder is.
-        sync(partial)
-        partial.rename(folder)
-        for parent in (folder.parent, *(path.parent for path in made)):
-            sync(parent)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        message = f"{folder} cannot be written ({error.strerror}); check space and permissions."
-        raise OutputError(message) from error
 
 
 def json_bytes(value: object) -> bytes:

@@ -27,12 +27,10 @@ from edgefetal_calibration.phantom.protocol import ACOUSLIC_SWEEPS, Protocol, pi
 from edgefetal_calibration.phantom.writers import (
     ACOUSLIC_TABLE,
     SweepCircumferences,
-    as_output_error,
-    new_folder,
     write_acouslic_table,
 )
 from edgefetal_devices.errors import InputError, OutputError
-from edgefetal_runtime.atomic import json_bytes, require_new_folder, write_file
+from edgefetal_runtime.atomic import as_output_error, json_bytes, new_folder, require_new_folder, write_file
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

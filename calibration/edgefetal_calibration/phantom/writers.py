@@ -12,7 +12,6 @@ import contextlib
 import csv
 import io
 import os
-import shutil
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +21,7 @@ import numpy as np
 
 from edgefetal_calibration.datasets.hc18 import ANNOTATION_SUFFIX, FOLDER, MASK_EDGE_OFFSET_PX, TABLE
 from edgefetal_devices.errors import InputError, OutputError
-from edgefetal_runtime.atomic import refuse_existing, require_new_folder, write_file
+from edgefetal_runtime.atomic import as_output_error, new_folder, refuse_existing, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -90,40 +89,6 @@ class HeadPicture:
     pixels: npt.NDArray[np.uint8]
     head_px: Ellipse
     mm_per_px: float
-
-
-@contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Give a hidden folder to fill, which gets its name only when all went well.
-
-    Raises:
-        OutputError: the folder exists or cannot be written.
-    """
-    require_new_folder(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        with as_output_error(folder):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        yield partial
-        with as_output_error(folder):
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def as_output_error(path: Path) -> Iterator[None]:
-    """Turn a failure of the disk into one that says what to do.
-
-    Raises:
-        OutputError: what is done in the body cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        message = f"{path} cannot be written ({error.strerror}); check the folder, space and permissions."
-        raise OutputError(message) from error
 
 
 @contextlib.contextmanager

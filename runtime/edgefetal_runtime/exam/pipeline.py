@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 import time
@@ -40,7 +41,7 @@ from edgefetal_runtime.sweep.glance import glance
 from edgefetal_runtime.sweep.hand import HandWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -57,8 +58,10 @@ if TYPE_CHECKING:
     from edgefetal_runtime.sources.source import Source
     from edgefetal_runtime.sweep.finder import SweepFinder
     from edgefetal_runtime.sweep.glance import Glance
+    from edgefetal_runtime.sweep.hand import Hand
 
 FOLDER = "folder"
+_UNFINISHED = "the examination was still running when this was written"
 STAGES = ("read", "prepare", "infer", "find", "choose")
 
 
@@ -97,14 +100,14 @@ class Listener:
     """Who is told while an examination runs.
 
     Args:
-        on_frame: after every frame.
-        on_sweep: after every sweep.
+        on_frame: after every frame, with the sweep that it belongs to, or None between sweeps.
+        on_sweep: after every sweep, with what gives the record as it then is.
         take_picture: takes each PNG picture, by file name, as soon as its sweep is over; None to have all in the
             result, which for a long examination is a lot.
     """
 
-    on_frame: Callable[[Seen], None] = lambda _: None
-    on_sweep: Callable[[SweepResult], None] = lambda _: None
+    on_frame: Callable[[Seen, RunningSweep | None], None] = lambda *_: None
+    on_sweep: Callable[[SweepResult, Callable[[], Exam]], None] = lambda *_: None
     take_picture: Callable[[str, bytes], None] | None = None
 
 
@@ -183,7 +186,7 @@ def _read(frames: Iterable[Frame]) -> Iterator[_Work]:
         since_s = time.perf_counter()
 
 
-def analyse(network: Network, frames: Iterable[Frame], watch: Stopwatch, ahead: int = 2) -> Iterator[Seen]:
+def analyse(network: Network, frames: Iterable[Frame], watch: Stopwatch, ahead: int = 2) -> Generator[Seen, None, None]:
     """Pass frames through the stages, which overlap, and yield them in order.
 
     Args:
@@ -260,6 +263,7 @@ def examine(
         SourceError: a frame of a file cannot be read.
     """
     listener = listener or Listener()
+    created = dt.datetime.now(dt.timezone.utc)
     watch, broken = Stopwatch(), _Broken()
     hidden = frozenset() if simulated else frozenset(bundle.manifest.simulated)
     seen = analyse(network, source.frames(), watch, ahead=2 if finder is None else 1)
@@ -267,43 +271,50 @@ def examine(
     sweeps: list[SweepResult] = []
     overlays: dict[str, bytes] = {}
     take_picture = listener.take_picture or overlays.__setitem__
-    for name, of_sweep in itertools.groupby(named, key=lambda pair: pair[0]):
-        frames = (frame for _, frame in of_sweep)
-        if name is None:
+
+    def record(ended: str | None) -> Exam:
+        """Write down what is known now."""
+        intervals = bundle.manifest.intervals
+        one_subject = source.kind != FOLDER
+        values = _values(sweeps, intervals, age, one_subject=one_subject)
+        return Exam(
+            schema_version=SCHEMA_VERSION,
+            edgefetal=metadata.version("edgefetal"),
+            created_utc=created.isoformat(timespec="seconds"),
+            bundle=BundleRecord(name=bundle.manifest.name, sha256=bundle.sha256, backend=network.backend.name),
+            source=_printable(source_name),
+            source_kind=source.kind,
+            one_subject=one_subject,
+            frames_announced=source.frame_count,
+            dating=None if age is None else DatingRecord(weeks=age.weeks, basis=age.origin),
+            interval_level=intervals.level if intervals else None,
+            measurements=tuple(value for of_sweep, _ in values for value in of_sweep),
+            growth=tuple(row for _, charted in values for row in charted),
+            sweeps=tuple(sweep.record for sweep in sweeps),
+            ended=ended,
+            cautions=_cautions(bundle.manifest, sweeps, simulated=simulated),
+            timings=watch.timings(),
+        )
+
+    # Whatever ends the loop, the threads end with it.
+    with contextlib.closing(seen):
+        for name, of_sweep in itertools.groupby(named, key=lambda pair: pair[0]):
+            frames = (frame for _, frame in of_sweep)
+            if name is None:
+                for frame in frames:
+                    listener.on_frame(frame, None)
+                continue
+            sweep = RunningSweep(_printable(name), len(sweeps) + 1, bundle.manifest, hidden, watch)
             for frame in frames:
-                listener.on_frame(frame)
-            continue
-        sweep = _Sweep(_printable(name), len(sweeps) + 1, bundle.manifest, hidden, watch)
-        for frame in frames:
-            sweep.push(frame)
-            listener.on_frame(frame)
-        interrupted = broken.reason or (finder.interruption if finder else None)
-        result, pictures = sweep.finish(interrupted)
-        for file, content in pictures.items():
-            take_picture(file, content)
-        sweeps.append(result)
-        listener.on_sweep(result)
-    one_subject = source.kind != FOLDER
-    values = _values(sweeps, bundle.manifest.intervals, age, one_subject=one_subject)
-    exam = Exam(
-        schema_version=SCHEMA_VERSION,
-        edgefetal=metadata.version("edgefetal"),
-        created_utc=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
-        bundle=BundleRecord(name=bundle.manifest.name, sha256=bundle.sha256, backend=network.backend.name),
-        source=_printable(source_name),
-        source_kind=source.kind,
-        one_subject=one_subject,
-        frames_announced=source.frame_count,
-        dating=None if age is None else DatingRecord(weeks=age.weeks, basis=age.origin),
-        interval_level=bundle.manifest.intervals.level if bundle.manifest.intervals else None,
-        measurements=tuple(record for records, _ in values for record in records),
-        growth=tuple(row for _, charted in values for row in charted),
-        sweeps=tuple(sweep.record for sweep in sweeps),
-        ended=broken.reason,
-        cautions=_cautions(bundle.manifest, sweeps, simulated=simulated),
-        timings=watch.timings(),
-    )
-    return ExamResult(exam, overlays, tuple(sweeps))
+                sweep.push(frame)
+                listener.on_frame(frame, sweep)
+            interrupted = broken.reason or (finder.interruption if finder else None)
+            result, pictures = sweep.finish(interrupted)
+            for file, content in pictures.items():
+                take_picture(file, content)
+            sweeps.append(result)
+            listener.on_sweep(result, lambda: record(ended=_UNFINISHED))
+    return ExamResult(record(ended=broken.reason), overlays, tuple(sweeps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,7 +332,7 @@ class SweepResult:
     records: tuple[MeasurementRecord, ...]
 
 
-class _Sweep:
+class RunningSweep:
     """A sweep that runs."""
 
     def __init__(self, name: str, number: int, manifest: Manifest, hidden: frozenset[str], watch: Stopwatch) -> None:
@@ -352,6 +363,15 @@ class _Sweep:
         self._first, self._last = self._first or frame, frame
         self._seen += 1
         self._watch.add({"choose": time.perf_counter() - since_s})
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+        return self._name
+
+    def hand(self) -> Hand:
+        """Say how it is being done so far."""
+        return self._hand.verdict()
 
     def finish(self, interrupted: str | None) -> tuple[SweepResult, dict[str, bytes]]:
         """End it and measure.

@@ -18,7 +18,6 @@ from edgefetal_calibration.phantom.writers import (
     ACOUSLIC_TABLE,
     HeadPicture,
     SweepCircumferences,
-    new_folder,
     write_acouslic_exam,
     write_acouslic_table,
     write_dicom,
@@ -27,6 +26,7 @@ from edgefetal_calibration.phantom.writers import (
     write_video,
 )
 from edgefetal_devices.errors import InputError, OutputError
+from edgefetal_runtime.atomic import new_folder
 from edgefetal_runtime.biometry.ellipse import Ellipse
 from edgefetal_runtime.scale import Scale
 from edgefetal_runtime.sources.dicom import open_dicom
