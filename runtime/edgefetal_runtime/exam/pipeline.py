@@ -324,11 +324,13 @@ class SweepResult:
     Args:
         record: what is written of it.
         structures: what it gives of each structure.
+        hand: how it was done; None for a single picture.
         records: its measures, without what is read from them.
     """
 
     record: SweepRecord
     structures: tuple[StructureResult, ...]
+    hand: Hand | None
     records: tuple[MeasurementRecord, ...]
 
 
@@ -397,32 +399,38 @@ class RunningSweep:
             structures.append(_structure_record(result, name))
         measured = next((result for result in results if result.frame is not None), None)
         shown = self._last if measured is None or measured.frame is None else measured.frame
+        hand = self._judged(results, interrupted)
         record = SweepRecord(
             name=self._name,
             frames_seen=self._seen,
             frames_missed=max(0, self._last.index - self._first.index + 1 - self._seen),
             scale=_scale_record(shown.scale),
-            hand=None if self._seen == 1 else self._hand_record(results, interrupted),
+            hand=None if hand is None else _hand_record(hand),
             structures=tuple(structures),
         )
         values = _measurement_records(self._name, results)
         self._watch.add({"choose": time.perf_counter() - since_s})
-        return SweepResult(record, tuple(without_pixels(result) for result in results), values), overlays
+        return SweepResult(record, tuple(without_pixels(result) for result in results), hand, values), overlays
 
-    def _hand_record(self, results: Sequence[StructureResult], interrupted: str | None) -> HandRecord:
+    def _judged(self, results: Sequence[StructureResult], interrupted: str | None) -> Hand | None:
         """Judge the hand; a sweep that shows none of the structures is no fault of the hand's, one that doubts is."""
+        if self._seen == 1:
+            return None
         doubt = next((result.choice.doubt for result in results if result.choice.doubt), None)
-        hand = self._hand.verdict(interrupted, doubt)
-        return HandRecord(
-            light=hand.light.value,
-            reason=hand.reason,
-            action=hand.action,
-            contact=hand.contact,
-            too_fast=hand.too_fast,
-            turned_back=hand.turned_back,
-            duration_s=hand.duration_s,
-            skill=hand.skill,
-        )
+        return self._hand.verdict(interrupted, doubt)
+
+
+def _hand_record(hand: Hand) -> HandRecord:
+    return HandRecord(
+        light=hand.light.value,
+        reason=hand.reason,
+        action=hand.action,
+        contact=hand.contact,
+        too_fast=hand.too_fast,
+        turned_back=hand.turned_back,
+        duration_s=hand.duration_s,
+        skill=hand.skill,
+    )
 
 
 def _measurement_records(sweep: str, results: Sequence[StructureResult]) -> tuple[MeasurementRecord, ...]:
