@@ -1,8 +1,10 @@
-"""The terminal: the only file that knows rich."""
+"""The terminal: this file and `live_view` are the only ones that know rich."""
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ from edgefetal_runtime.atomic import json_bytes, write_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from edgefetal_runtime.service.session import LiveView
 
 _console = Console()
 
@@ -65,6 +69,27 @@ def steps() -> Iterator[Steps]:
     )
     with Progress(*columns, console=_console) as progress:
         yield Steps(progress)
+
+
+@contextmanager
+def live(view: Callable[[], LiveView], on_enter: Callable[[], None] | None = None) -> Iterator[None]:
+    """Show a live examination while the body runs.
+
+    Args:
+        view: gives what is shown; called from another thread.
+        on_enter: called whenever Enter is pressed, from another thread; None where the key does nothing.
+    """
+    from edgefetal.cli.live_view import shown
+
+    if on_enter is not None:
+        threading.Thread(target=_follow_enter, args=(on_enter,), name="keyboard", daemon=True).start()
+    with shown(_console, view):
+        yield
+
+
+def _follow_enter(on_enter: Callable[[], None]) -> None:
+    for _ in sys.stdin:
+        on_enter()
 
 
 def silence() -> None:

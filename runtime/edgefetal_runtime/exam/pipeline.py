@@ -404,6 +404,7 @@ class RunningSweep:
             name=self._name,
             frames_seen=self._seen,
             frames_missed=max(0, self._last.index - self._first.index + 1 - self._seen),
+            size_px=(shown.pixels.shape[1], shown.pixels.shape[0]),
             scale=_scale_record(shown.scale),
             hand=None if hand is None else _hand_record(hand),
             structures=tuple(structures),

@@ -222,6 +222,7 @@ class SweepRecord(_Part):
         name: its name.
         frames_seen: frames that were analysed.
         frames_missed: frames that the source counted and that never came, such as those dropped by a live source.
+        size_px: width and height of its frames.
         scale: its pixel size, or null.
         hand: how it was done; null for a single picture.
         structures: what was seen of each structure.
@@ -230,6 +231,7 @@ class SweepRecord(_Part):
     name: str
     frames_seen: int
     frames_missed: int
+    size_px: tuple[int, int]
     scale: ScaleRecord | None
     hand: HandRecord | None
     structures: tuple[StructureRecord, ...]

@@ -12,6 +12,7 @@ from edgefetal_runtime.biometry.measurement import Measured
 from edgefetal_runtime.biometry.principal import PRINCIPAL
 from edgefetal_runtime.exam.measure import size_px
 from edgefetal_runtime.exam.pipeline import Listener, examine
+from edgefetal_runtime.scale import NoScale
 from edgefetal_runtime.service.metrics import Drop, Outcome
 from edgefetal_runtime.service.pulse import Idle
 from edgefetal_runtime.sources.live.status import LiveState
@@ -254,7 +255,7 @@ class LiveSession:
             self._now.analysed += 1
             self._now.seen = shown
             self._now.sweep = None if sweep is None else sweep.name
-            self._now.scale = frame.scale.origin if frame.scale else frame.scale.reason
+            self._now.scale = frame.scale.reason if isinstance(frame.scale, NoScale) else frame.scale.origin
         if seen.done_s - self._looked_s >= _LOOK_S:
             self._looked_s = seen.done_s
             self._look()

@@ -157,6 +157,21 @@ class OpenExam:
                 return self._leave_out(f"picture {name}", _words(error))
             return kept
 
+    def add_overlay(self, name: str, content: bytes) -> Kept | LeftOut:
+        """Keep a picture that the record names, as soon as there is one; its row is written when the exam is saved.
+
+        Args:
+            name: its file name, as in the record.
+            content: a PNG file.
+
+        Raises:
+            OutputError: the exam has ended, or the name cannot be a file's.
+        """
+        with self._vault.lock:
+            self._require_open()
+            require_file_name(name, frozenset(self._pictures))
+            return self._keep(name, content, "", None, None, _OVERLAY)
+
     def checkpoint(self, record_json: str) -> Kept | LeftOut:
         """Keep what is known so far; it outlasts a power cut when this returns `Kept`.
 

@@ -1,8 +1,8 @@
 """The best frames of a sweep, chosen while it streams by.
 
 A plane that lasts beats a flash: a running median over five frames removes what lasts less than three, and what is left
-falls into runs. The run with the best frame is chosen, and in it the five best frames, from different parts of a long
-run. Best is the largest section, because a structure's true plane is where its cross-section is largest; or, where the
+falls into runs. The run with the best frame is chosen, and in it the five best frames, from different parts of its top
+where that is long. Best is the largest section, because a structure's true plane is where its cross-section is largest; or, where the
 network grades frames, the highest grade, smoothed alike. The one in the middle of the five by size is reported, whose
 outline can be shown. The largest alone would be the one with the largest error.
 """
@@ -21,8 +21,10 @@ from edgefetal_runtime.sweep.crossing import why_not_crossed
 
 WINDOW = 5
 KEPT = 5
-# Frames held of a run, each the best of its part of the run; the parts grow with the run, so memory does not.
+# Frames held of a run, each the best of its part of the run. Where there are more, those far from the best go first,
+# because frames from all of a slow sweep would be several per cent too small; then parts are joined.
 _PARTS = 16
+_NEAR_BEST = 0.98
 
 T = TypeVar("T")
 
@@ -109,8 +111,11 @@ class _OpenRun(Generic[T]):
     parts: dict[int, _Part[T]] = field(default_factory=dict)
 
     def add(self, rank: float, frame: Sized[T]) -> None:
-        """Take a frame; where there are too many parts, join them two by two."""
+        """Take a frame; where there are too many parts, let go of low ones, and then join them two by two."""
         self._keep((frame.index - self.first) // self.width, _Part(rank, frame))
+        if len(self.parts) > _PARTS:
+            least = _NEAR_BEST * self.best()
+            self.parts = {number: part for number, part in self.parts.items() if part.rank >= least}
         while len(self.parts) > _PARTS:
             self.width *= 2
             held, self.parts = self.parts, {}

@@ -16,6 +16,7 @@ _PIXEL_FORMATS = ("GREY", "YUYV", "UYVY", "NV12", "MJPG")
 _SIZE = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})")
 # What follows the last question mark is options only where it looks like them, because a file name may hold one.
 _OPTIONS = re.compile(r"(?P<path>.*)\?(?P<options>[a-z]+=[^&=/]*(&[a-z]+=[^&=/]*)*)", re.DOTALL)
+_SCHEMES = ("v4l2", "rtsp", "simulated", "drill")
 _USAGE = "give v4l2:/dev/video0, rtsp://HOST/PATH, simulated:FILE or drill:frames=90,unplug"
 
 
@@ -99,6 +100,11 @@ class DrillAddress:
 
 
 Address: TypeAlias = V4l2Address | RtspAddress | SimulatedAddress | DrillAddress
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a source is named as a live one, and not by a path."""
+    return text.partition(":")[0] in _SCHEMES and ":" in text
 
 
 def parse_address(text: str) -> Address:

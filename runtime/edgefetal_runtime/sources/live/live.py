@@ -122,6 +122,11 @@ class LiveCapture:
         return self._address.kind
 
     @property
+    def name(self) -> str:
+        """Return what people may see of its address."""
+        return self._address.name
+
+    @property
     def frame_count(self) -> None:
         """Return None: nobody knows how long it will run."""
         return
@@ -313,6 +318,11 @@ class LiveSource:
     def kind(self) -> str:
         """Return what it is: `v4l2`, `rtsp`, `simulated` or `drill`."""
         return self.capture.kind
+
+    @property
+    def name(self) -> str:
+        """Return what people may see of its address."""
+        return self.capture.name
 
     @property
     def frame_count(self) -> None:
