@@ -128,7 +128,7 @@ def run(
     if profile is not None and scale_profile is None:
         raise ScaleError(f"--profile {profile} names no file; give it with --scale-profile.")
     live = LiveOptions(seconds, sweeps, record=record, port=port)
-    _refuse_misplaced(source, live, recorded={"--sweep-frames": sweep_frames, "--answer": answer})
+    _refuse_misplaced(source, live, store, recorded={"--sweep-frames": sweep_frames, "--answer": answer})
     wish = ScaleWish(
         stated=None if mm_per_px is None else parse_mm_per_px(mm_per_px),
         table=scale_csv,
@@ -161,6 +161,8 @@ def run(
     terminal.write_json(json_file, {**exam, "live": report} if report else exam)
     show_exam(result.exam)
     _show_kept(kept, store, out, report)
+    if report and not report["received"]:
+        raise CheckFailedError(f"No frame came from {name}: {report['reason'] or 'it ended at once.'}")
     if result.exam.ended is not None:
         raise CheckFailedError(
             f"The examination ended early, and what was measured until then is kept: {result.exam.ended}"
@@ -179,7 +181,7 @@ def _show_kept(kept: Kept, store: Path | None, out: Path | None, report: Mapping
         terminal.say(f"Record and pictures: {out}")
 
 
-def _refuse_misplaced(source: str, live: LiveOptions, recorded: Mapping[str, object]) -> None:
+def _refuse_misplaced(source: str, live: LiveOptions, store: Path | None, recorded: Mapping[str, object]) -> None:
     """Refuse options of live sources for recordings, and the other way round.
 
     Raises:
@@ -194,6 +196,8 @@ def _refuse_misplaced(source: str, live: LiveOptions, recorded: Mapping[str, obj
         wrong, kind = live.given(), "live sources"
     if wrong:
         raise InputError(f"{wrong[0]} is for {kind}, and {source} is none; leave it out.")
+    if live.record and store is None:
+        raise InputError("--record keeps the video in the store; give --store DIR too.")
 
 
 def _open(source: str, wish: ScaleWish, sweep_frames: int | None) -> Source | LiveSource:

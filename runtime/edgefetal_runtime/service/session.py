@@ -159,6 +159,7 @@ class LiveSession:
         self._now = _Now()
         self._latencies = Latencies()
         self._looked_s = 0.0
+        self._last_reason = ""
 
     @property
     def kind(self) -> str:
@@ -225,9 +226,10 @@ class LiveSession:
             )
 
     def report(self) -> dict[str, Any]:
-        """Return the counts and latencies of the whole session, as JSON values."""
+        """Return the last reason why no frames came, the counts and the latencies of the session, as JSON values."""
         view, status = self.view(), self._source.status
         return {
+            "reason": self._last_reason,
             "received": status.received,
             "delivered": status.delivered,
             "analysed": view.analysed,
@@ -282,6 +284,8 @@ class LiveSession:
     def _count(self) -> None:
         """Pass the source's totals on."""
         status = self._source.status
+        if status.state not in {LiveState.LIVE, LiveState.ENDED}:
+            self._last_reason = status.reason
         self._service.metrics.source_state(status.state.value)
         dropped = {
             Drop.MISSED: status.dropped.missed,

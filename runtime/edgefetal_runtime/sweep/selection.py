@@ -2,9 +2,9 @@
 
 A plane that lasts beats a flash: a running median over five frames removes what lasts less than three, and what is left
 falls into runs. The run with the best frame is chosen, and in it the five best frames, from different parts of its top
-where that is long. Best is the largest section, because a structure's true plane is where its cross-section is largest; or, where the
-network grades frames, the highest grade, smoothed alike. The one in the middle of the five by size is reported, whose
-outline can be shown. The largest alone would be the one with the largest error.
+where that is long. Best is the largest section, because a structure's true plane is where its cross-section is largest;
+or, where the network grades frames, the highest grade, smoothed alike. The one in the middle of the five by size is
+reported, whose outline can be shown. The largest alone would be the one with the largest error.
 """
 
 from __future__ import annotations
