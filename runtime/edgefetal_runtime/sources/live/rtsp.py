@@ -1,8 +1,8 @@
 """Network cameras and encoders, by OpenCV's FFmpeg.
 
 OpenCV brings every frame to the size of the first one and says nothing, so a change of format within a connection is
-not seen; an encoder that changes its format ends the connection as a rule. OpenCV asks for TCP by itself, which matters:
-lost datagrams are smeared over the picture and still count as decoded.
+not seen; an encoder that changes its format ends the connection as a rule. OpenCV asks for TCP by itself, which
+matters: lost datagrams are smeared over the picture and still count as decoded.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgefetal_devices.errors import EnvironmentLacksError
 from edgefetal_runtime.sources.live.address import parse_address
 from edgefetal_runtime.sources.live.drill import sequence_of
 from edgefetal_runtime.sources.live.live import LiveCapture
@@ -265,6 +267,21 @@ def test_frames_that_nobody_wants_any_more_end_the_child(quick: LiveTiming, gone
     frames.close()
     assert gone(pid)
     assert _pid(source) is None
+
+
+def test_a_process_without_room_for_another_file_says_so_and_leaks_none() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = set(Path("/proc/self/fd").iterdir())
+    for room in range(8):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(path.name) for path in before) + 1 + room, hard))
+        try:
+            CaptureProcess(parse_address("drill:frames=1")).close()
+        except EnvironmentLacksError as error:
+            refused = str(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert set(Path("/proc/self/fd").iterdir()) == before
+    assert "close other programs and try again" in refused
 
 
 def test_a_source_can_be_run_twice(quick: LiveTiming) -> None:
