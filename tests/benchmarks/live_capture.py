@@ -48,8 +48,8 @@ def live(fps: int) -> None:
     took_s, after = time.monotonic() - began_s, resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
     print(
-        f"{fps or 'no'} fps asked: {len(late)} of {source.status.received} frames in {took_s:.2f} s; from the driver to "
-        f"the consumer median {1e3 * np.median(late):.2f} ms, 99th centile {1e3 * np.quantile(late, 0.99):.2f} ms; "
+        f"{fps or 'no'} fps asked: {len(late)} of {source.status.received} frames in {took_s:.2f} s; from the driver "
+        f"to the consumer median {1e3 * np.median(late):.2f} ms, 99th centile {1e3 * np.quantile(late, 0.99):.2f} ms; "
         f"parent's processor {1e3 * cpu_s / len(late):.2f} ms a frame"
     )
 
