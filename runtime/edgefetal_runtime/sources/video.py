@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from edgefetal_devices.errors import SourceError
 from edgefetal_runtime.frame import Frame
 from edgefetal_runtime.scale import NOT_GIVEN
 from edgefetal_runtime.sources.limits import DEFAULT_FRAMES_PER_S
+from edgefetal_runtime.sources.picture_size import SizeWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,12 +37,18 @@ def _announced(capture: cv2.VideoCapture) -> int | None:
     return count if count > 0 else None
 
 
+def _stated_s(capture: cv2.VideoCapture) -> float:
+    """Return the time that the file gives the frame that was just read; 0 where it gives none."""
+    stated_s = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+    return stated_s if math.isfinite(stated_s) else 0.0
+
+
 @dataclass(frozen=True)
 class VideoSource:
     """A video file; it never knows its pixel size.
 
-    One picture size is assumed throughout: OpenCV's FFmpeg reader brings every frame to the size of the first without
-    saying so. A recording whose size changes midway is therefore caught only where its ruler is read.
+    A recording whose picture size changes midway is refused where its codec is one of those that `picture_size` reads
+    (JPEG, H.264, H.265, MPEG-4); with others the change is caught only where a ruler is read.
 
     Args:
         path: the file.
@@ -78,19 +86,33 @@ class VideoSource:
         """Decode the frames one by one.
 
         Raises:
-            SourceError: the file cannot be opened, holds no frame, or breaks off long before the end that it announces.
+            SourceError: the file cannot be opened, holds no frame, changes its picture size, or breaks off long before
+                the end that it announces.
         """
         capture = self._open()
         announced = _announced(capture)
+        watch = SizeWatch(self.path.absolute())
         try:
-            frames_per_s = capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FRAMES_PER_S
-            index = 0
+            period_s = 1 / (capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FRAMES_PER_S)
+            index, time_s, start_s = 0, 0.0, 0.0
             while True:
                 read, picture = capture.read()
                 if not read:
                     break
+                if watch.changed():
+                    message = (
+                        f"{self.path} changes its picture size or settings at frame {index}, and so its pixel size; "
+                        "cut it there and run each part by itself."
+                    )
+                    raise SourceError(message)
+                if index == 0:
+                    start_s = _stated_s(capture)
+                else:
+                    stated_s = _stated_s(capture) - start_s
+                    # Files without times, and such whose times go back, go on by the rate.
+                    time_s = stated_s if stated_s > time_s else time_s + period_s
                 grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
-                yield Frame(grey, sweep=self.path.name, index=index, timestamp_s=index / frames_per_s, scale=NOT_GIVEN)
+                yield Frame(grey, sweep=self.path.name, index=index, timestamp_s=time_s, scale=NOT_GIVEN)
                 index += 1
             if announced is not None and 0 < index < _WHOLE_SHARE * announced - 1:
                 message = f"{self.path} breaks off after {index} of {announced} frames; copy the video again."
@@ -99,4 +121,5 @@ class VideoSource:
                 message = f"{self.path} holds no frame; record or copy the video again."
                 raise SourceError(message)
         finally:
+            watch.close()
             capture.release()

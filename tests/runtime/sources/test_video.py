@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import cv2
@@ -139,3 +140,49 @@ def test_a_video_that_breaks_off_is_refused_and_says_where(tmp_path: Path) -> No
     path.write_bytes(whole[: 2 * len(whole) // 3])
     with pytest.raises(SourceError, match=r"cut\.avi breaks off after 5 of 8 frames"):
         list(VideoSource(path).frames())
+
+
+def test_times_of_real_recordings_go_forward(shared_data: Path) -> None:
+    for path in sorted((shared_data / "handheld").glob("*.mp4")):
+        times = [frame.timestamp_s for frame in VideoSource(path).frames()]
+        assert times[0] == 0
+        assert np.all(np.diff(times) > 0)
+
+
+def _avi(path: Path, pictures: Sequence[npt.NDArray[np.uint8] | None]) -> Path:
+    """Write Motion JPEG as OpenCV's writer does not: its pictures may differ in size, and None is one dropped."""
+    frames = [b"" if picture is None else cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
+    height, width = next(picture.shape for picture in pictures if picture is not None)
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+    header = struct.pack("<14I", 40_000, 0, 0, 0, len(frames), 0, 1, 0, width, height, 0, 0, 0, 0)
+    stream = b"vidsMJPG" + struct.pack(
+        "<IHHIIIIIIII4H", 0, 0, 0, 0, 1, 25, 0, len(frames), 0, 0, 0, 0, 0, width, height
+    )
+    form = struct.pack("<IiiHH4sIiiII", 40, width, height, 1, 24, b"MJPG", 0, 0, 0, 0, 0)
+    of_stream = chunk(b"LIST", b"strl" + chunk(b"strh", stream) + chunk(b"strf", form))
+    content = chunk(b"LIST", b"hdrl" + chunk(b"avih", header) + of_stream)
+    content += chunk(b"LIST", b"movi" + b"".join(chunk(b"00dc", frame) for frame in frames))
+    path.write_bytes(chunk(b"RIFF", b"AVI " + content))
+    return path
+
+
+def test_a_video_whose_picture_size_changes_is_refused_where_it_does(tmp_path: Path) -> None:
+    """OpenCV brings all frames to the size of the first, and with it the pixel size of the rest would be wrong."""
+    small, large = np.full((48, 64), 90, np.uint8), np.full((96, 128), 90, np.uint8)
+    assert len(list(VideoSource(_avi(tmp_path / "one.avi", [small] * 7)).frames())) == 7
+    frames = VideoSource(_avi(tmp_path / "two.avi", [small] * 4 + [large] * 3)).frames()
+    assert [next(frames).index for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(SourceError, match=r"two\.avi changes its picture size or settings at frame 4"):
+        next(frames)
+
+
+def test_frames_have_the_times_of_the_file_where_some_were_dropped(tmp_path: Path) -> None:
+    """Grabbers that could not keep up write an empty frame, and the next one is later than the rate says."""
+    one = np.full((48, 64), 90, np.uint8)
+    path = _avi(tmp_path / "dropped.avi", [one, one, None, None, one, None, one])
+    frames = VideoSource(path).frames()
+    read = [next(frames).timestamp_s for _ in range(4)]
+    np.testing.assert_allclose(read, np.array([0, 1, 4, 6]) / FRAMES_PER_S, atol=0.001)

@@ -62,17 +62,22 @@ class CaptureProcess:
         """Start it."""
         self._lock = threading.Lock()
         self._last: Board | None = None
-        self._ring = create_ring()
-        self._reader = RingReader(self._ring)
-        self._bell, bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self._process = _start(address, self._ring, bell)
+            with contextlib.ExitStack() as undo:
+                self._ring = create_ring()
+                undo.callback(os.close, self._ring)
+                self._reader = RingReader(self._ring)
+                undo.callback(self._reader.close)
+                self._bell, bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+                undo.callback(os.close, self._bell)
+                try:
+                    self._process = _start(address, self._ring, bell)
+                finally:
+                    os.close(bell)
+                undo.pop_all()
         except OSError as error:
-            self._free()
-            message = f"The capture process cannot be started ({error.strerror}); free memory and try again."
+            message = f"The capture process cannot be started ({error.strerror}); close other programs and try again."
             raise EnvironmentLacksError(message) from error
-        finally:
-            os.close(bell)
 
     @property
     def pid(self) -> int:
@@ -108,9 +113,6 @@ class CaptureProcess:
         # One that hangs in the kernel is left to it, and gone when the driver lets go.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_REAP_S)
-        return self._free()
-
-    def _free(self) -> Board:
         with self._lock:
             self._last = self._reader.board()
             self._reader.close()

@@ -1,23 +1,22 @@
 """Network cameras and encoders, by OpenCV's FFmpeg.
 
 OpenCV brings every frame to the size of the first one and says nothing, so a change of format within a connection is
-not seen; an encoder that changes its format ends the connection as a rule.
+not seen; an encoder that changes its format ends the connection as a rule. OpenCV asks for TCP by itself, which
+matters: lost datagrams are smeared over the picture and still count as decoded.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from edgefetal_devices.errors import SourceError
 from edgefetal_runtime.sources.live.camera import Break, Captured, PictureFormat
 
 if TYPE_CHECKING:
-    import cv2
-
     from edgefetal_runtime.sources.live.address import RtspAddress
 
 _OPEN_MS = 5000
@@ -43,10 +42,6 @@ class RtspCamera:
         Raises:
             SourceError: nothing answers, or with no video.
         """
-        # TCP, because lost datagrams are smeared over the picture and still count as decoded.
-        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
-        import cv2  # noqa: PLC0415 - it reads the options when it is loaded in some versions
-
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS]
         self._capture = cv2.VideoCapture(self._address.text, cv2.CAP_FFMPEG, timeouts)
         if not self._capture.isOpened():
@@ -65,8 +60,6 @@ class RtspCamera:
             SourceError: the stream broke off.
         """
         del timeout_s
-        import cv2  # noqa: PLC0415 - see `open`
-
         read, picture = self._capture.read() if self._capture else (False, None)
         if not read or picture is None:
             message = f"{self._address.name} broke off; check its power and network."

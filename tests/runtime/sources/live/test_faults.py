@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgefetal_devices.errors import EnvironmentLacksError
 from edgefetal_runtime.sources.live.address import parse_address
 from edgefetal_runtime.sources.live.drill import sequence_of
 from edgefetal_runtime.sources.live.live import LiveCapture
@@ -79,11 +82,11 @@ def _unplug_and_replug(times: int, timing: LiveTiming) -> LiveCapture:
 
 
 def _check_replugs(times: int, timing: LiveTiming) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(Path("/proc/self/fd").iterdir())
     status = _unplug_and_replug(times, timing).status
     assert (status.reopened, status.segment) == (times, times)
     assert status.received == status.delivered + status.dropped.unread
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(Path("/proc/self/fd").iterdir()) == before
     print(f"\n{status.reopened} times unplugged and plugged in again, {status.delivered} frames")  # noqa: T201
 
 
@@ -114,6 +117,10 @@ def test_what_a_drill_of_all_faults_delivers_is_exact(quick: LiveTiming) -> None
     assert status.state is LiveState.ENDED
 
 
+def _has_received(source: LiveCapture, least: int) -> Callable[[], bool]:
+    return lambda: source.status.received >= least
+
+
 def test_a_slow_consumer_gets_the_newest_and_what_it_missed_is_counted(
     quick: LiveTiming, until: Callable[..., float]
 ) -> None:
@@ -123,8 +130,7 @@ def test_a_slow_consumer_gets_the_newest_and_what_it_missed_is_counted(
     for frame in source.frames():
         taken.append(frame)
         assert sequence_of(frame.pixels) == frame.index
-        received = source.status.received
-        until(lambda least=min(received + 10, 100): source.status.received >= least)
+        until(_has_received(source, min(source.status.received + 10, 100)))
     status = source.status
     assert (status.received, status.delivered) == (100, len(taken))
     assert status.dropped.unread == 100 - len(taken)
@@ -231,7 +237,8 @@ def test_a_child_dies_with_a_parent_that_is_killed_and_leaves_no_memory(
 
 
 def _shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir() if "edgefetal" in path.name or "psm_" in path.name}
+    # What Linux keeps named shared memory in; nothing is written there.
+    return {path.name for path in Path("/dev/shm").iterdir() if "edgefetal" in path.name or "psm_" in path.name}  # noqa: S108 - only listed
 
 
 def test_stop_is_heard_from_a_signal_handler(quick: LiveTiming) -> None:
@@ -261,6 +268,25 @@ def test_frames_that_nobody_wants_any_more_end_the_child(quick: LiveTiming, gone
     frames.close()
     assert gone(pid)
     assert _pid(source) is None
+
+
+def test_a_process_without_room_for_another_file_says_so_and_leaks_none() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = set(Path("/proc/self/fd").iterdir())
+    refusals = []
+    for room in itertools.count(3):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, limits[1]))
+        try:
+            CaptureProcess(parse_address("drill:frames=1")).close()
+            break
+        except EnvironmentLacksError as error:
+            refusals.append(str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert set(Path("/proc/self/fd").iterdir()) == before
+    # Without room for the memory, for either end of the bell, and for the pipes of the child.
+    assert len(refusals) >= 4
+    assert all("close other programs and try again" in refusal for refusal in refusals)
 
 
 def test_a_source_can_be_run_twice(quick: LiveTiming) -> None:

@@ -97,7 +97,7 @@ def test_the_board_comes_back_as_it_was_posted(ring: int) -> None:
         opened_s=1.5,
         beat_s=2.5,
         format=PictureFormat(744, 562, "YUYV", 30.0),
-        reason="The cable is loose – push it in.",
+        reason="Der Stecker sitzt lose; drück ihn hinein.",
     )
     writer.post(board)
     assert reader.board() == board

@@ -138,7 +138,9 @@ def test_the_wait_before_the_next_try_doubles_up_to_five_seconds() -> None:
     assert LiveTiming().backoff_s(10**9) == 5.0
 
 
-def _source(clock: Clock, boards: Callable[[int], list[Board]], lives: bool = True) -> tuple[LiveCapture, list[Link]]:
+def _source(
+    clock: Clock, boards: Callable[[int], list[Board]], *, lives: bool = True
+) -> tuple[LiveCapture, list[Link]]:
     """A source whose n-th child shows `boards(n)`, one after each wait, the last for ever."""
     links: list[Link] = []
 
