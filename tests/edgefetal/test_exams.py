@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,19 +14,16 @@ from edgefetal_runtime.store.exams import ExamStore
 from edgefetal_runtime.store.policy import MIB, Policy
 
 if TYPE_CHECKING:
-    from conftest import CommandLine  # type: ignore[import-not-found]
-
     from edgefetal_runtime.store.envelope import StoredExam
-
-from pathlib import Path
+    from tests.edgefetal.conftest import CommandLine, HeadSweep
 
 BUNDLE = BundleRecord(name="starter", sha256="0" * 64, backend="onnxruntime")
 
 
 @pytest.fixture
-def saved(edgefetal: CommandLine, head_png: Path, sweep: object, tmp_path: Path) -> list[StoredExam]:
+def saved(edgefetal: CommandLine, head_png: Path, sweep: HeadSweep, tmp_path: Path) -> list[StoredExam]:
     """Three exams in a store: two of one patient with the record of a real run, and one that was interrupted."""
-    edgefetal.json("run", "starter", head_png, "--mm-per-px", sweep.mm_per_px, "--out", "run")  # type: ignore[attr-defined]
+    edgefetal.json("run", "starter", head_png, "--mm-per-px", sweep.mm_per_px, "--out", "run")
     record = (tmp_path / "run" / "exam.json").read_text()
     overlay = {"overlay-001.png": next((tmp_path / "run").glob("overlay-*.png")).read_bytes()}
     with ExamStore.open(tmp_path / "store", Policy(reserve_bytes=MIB)) as store:

@@ -17,15 +17,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from store_faults import BUNDLE, POLICY, RECORD, Clock, ExamStore, pictures, save_one, whole
+from store_faults import BUNDLE, POLICY, RECORD, Clock, pictures, save_one, whole
 
 from edgefetal_devices.errors import InputError, OutputError, StoreError
 from edgefetal_runtime.exam.record import SCHEMA_VERSION, Exam
-from edgefetal_runtime.store.envelope import StoredExam
+from edgefetal_runtime.store.exams import ExamStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from edgefetal_runtime.store.envelope import StoredExam
 
 DAY = dt.timedelta(days=1)
 
@@ -464,7 +466,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.store.close()
 
 
-def _in_any_order(folder: Path, examples: int, steps: int) -> None:
+def _in_any_order(folder: Path, examples: int, steps: int, show: Callable[[str], None]) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     machine = type("InFolder", (AnyOrder,), {"folder": folder, "count": 0})
@@ -479,14 +481,14 @@ def _in_any_order(folder: Path, examples: int, steps: int) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    print(f"\nany order: {machine.count} stores, up to {steps} steps each, compared after every step")  # type: ignore[attr-defined]
+    show(f"any order: {machine.count} stores, up to {steps} steps each, compared after every step")  # type: ignore[attr-defined]
     assert machine.count >= examples  # type: ignore[attr-defined]
 
 
-def test_any_order_of_anything_agrees_with_a_dictionary(memory_path: Path) -> None:
-    _in_any_order(memory_path, examples=12, steps=15)
+def test_any_order_of_anything_agrees_with_a_dictionary(memory_path: Path, show: Callable[[str], None]) -> None:
+    _in_any_order(memory_path, 12, 15, show)
 
 
 @pytest.mark.slow
-def test_any_long_order_of_anything_agrees_with_a_dictionary(memory_path: Path) -> None:
-    _in_any_order(memory_path, examples=150, steps=30)
+def test_any_long_order_of_anything_agrees_with_a_dictionary(memory_path: Path, show: Callable[[str], None]) -> None:
+    _in_any_order(memory_path, 150, 30, show)

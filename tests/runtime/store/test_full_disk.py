@@ -11,25 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from store_faults import (
-    BUNDLE,
-    POLICY,
-    RECORD,
-    ExamStore,
-    Fault,
-    WatchedDisk,
-    fresh_folder,
-    pictures,
-    save_one,
-    watched,
-    whole,
-)
+from store_faults import BUNDLE, POLICY, RECORD, Fault, WatchedDisk, fresh_folder, pictures, save_one, watched, whole
 
 from edgefetal_devices.errors import EdgeFetalError, OutputError
 from edgefetal_runtime.store.envelope import StoredExam
+from edgefetal_runtime.store.exams import ExamStore
 from edgefetal_runtime.store.policy import MIB, Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -55,7 +45,9 @@ def _saved_with_fault(folder: Path, fault: Fault) -> tuple[StoredExam, StoredExa
     return good, second
 
 
-def _at_every_effect(folder: Path, number: int, *, lasting: bool, step: int = 1) -> collections.Counter[str]:
+def _at_every_effect(
+    folder: Path, number: int, *, lasting: bool, step: int, show: Callable[[str], None]
+) -> collections.Counter[str]:
     _, unharmed = _saved_with_fault(folder, counting := Fault(None))
     assert isinstance(unharmed, StoredExam)
     outcomes: collections.Counter[str] = collections.Counter()
@@ -77,31 +69,51 @@ def _at_every_effect(folder: Path, number: int, *, lasting: bool, step: int = 1)
                 kept = store.get(store.exams("patient 2")[0].exam_id)
                 assert kept.state == "interrupted" or kept.record == RECORD
                 outcomes["refused"] += 1
-    print(
-        f"\n{errno.errorcode[number]} {'from' if lasting else 'once at'} each of {counting.count} effects: {outcomes}"
-    )
+    when = "from" if lasting else "once at"
+    show(f"{errno.errorcode[number]} {when} every {step} of {counting.count} effects: {dict(outcomes)}")
     return outcomes
+
+
+def _full(folder: Path, step: int, show: Callable[[str], None], *, lasting: bool) -> None:
+    outcomes = _at_every_effect(folder, errno.ENOSPC, lasting=lasting, step=step, show=show)
+    assert outcomes["saved whole"] > 0
+    assert lasting == (outcomes["saved without a picture"] == 0)
+    assert lasting == (outcomes["refused"] > 0)
+
+
+def _failing(folder: Path, number: int, step: int, show: Callable[[str], None], *, lasting: bool) -> None:
+    outcomes = _at_every_effect(folder, number, lasting=lasting, step=step, show=show)
+    assert outcomes["refused"] > 2
+    assert lasting == (outcomes["saved without a picture"] == 0)
 
 
 @pytest.mark.usefixtures("shimmed")
 @pytest.mark.parametrize("lasting", [False, True])
-def test_a_full_disk_never_costs_the_measurement_while_the_reserve_lasts(memory_path: Path, *, lasting: bool) -> None:
+def test_a_full_disk_never_costs_the_measurement_while_the_reserve_lasts(
+    memory_path: Path, show: Callable[[str], None], *, lasting: bool
+) -> None:
     """A disk that is full once is never a refusal; one where even the reserve frees nothing refuses, and says so."""
-    outcomes = _at_every_effect(memory_path / "disk", errno.ENOSPC, lasting=lasting)
-    assert outcomes["saved whole"] > 0
-    assert lasting == (outcomes["saved without a picture"] == 0)
-    assert lasting == (outcomes["refused"] > 0)
+    _full(memory_path / "disk", 4, show, lasting=lasting)
 
 
 @pytest.mark.usefixtures("shimmed")
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
 @pytest.mark.parametrize("lasting", [False, True])
 def test_a_failing_disk_is_said_and_costs_nothing_that_was_saved(
-    memory_path: Path, number: int, *, lasting: bool
+    memory_path: Path, number: int, show: Callable[[str], None], *, lasting: bool
 ) -> None:
-    outcomes = _at_every_effect(memory_path / "disk", number, lasting=lasting, step=3)
-    assert outcomes["refused"] > 3
-    assert outcomes["saved without a picture"] > 1 or lasting
+    _failing(memory_path / "disk", number, 5, show, lasting=lasting)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shimmed")
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_disk_that_fails_at_any_effect_costs_nothing_that_was_saved(
+    memory_path: Path, show: Callable[[str], None], *, lasting: bool
+) -> None:
+    _full(memory_path / "disk", 1, show, lasting=lasting)
+    for number in (errno.EIO, errno.EROFS):
+        _failing(memory_path / "disk", number, 1, show, lasting=lasting)
 
 
 class Filling:
@@ -191,7 +203,9 @@ def test_as_a_disk_fills_recording_stops_first_then_pictures_then_new_exams(memo
 
 
 @pytest.mark.usefixtures("shimmed")
-def test_whatever_is_left_when_the_disk_fills_the_measurement_is_saved(memory_path: Path) -> None:
+def test_whatever_is_left_when_the_disk_fills_the_measurement_is_saved(
+    memory_path: Path, show: Callable[[str], None]
+) -> None:
     """Others fill the disk while an exam is under way; 41 levels of what they leave."""
     left_out = collections.Counter[int]()
     for free in (0, *range(100, 20_000, 500)):
@@ -206,7 +220,7 @@ def test_whatever_is_left_when_the_disk_fills_the_measurement_is_saved(memory_pa
         with ExamStore.open(folder, POLICY) as store:
             assert whole(store, saved)
             assert store.check().problems == ()
-    print(f"\ndisk full at 41 levels: every measurement saved; pictures left out in each: {dict(left_out)}")
+    show(f"disk full at 41 levels: every measurement saved; pictures left out in each: {dict(left_out)}")
     assert left_out[5] > 0
     assert left_out[0] > 0
 
