@@ -17,6 +17,7 @@ from edgefetal.cli import (
     demo,
     distil,
     evaluate,
+    exams,
     growth,
     import_teacher,
     phantom,
@@ -106,6 +107,7 @@ app.command("run", epilog="Example: edgefetal run starter sweep.mp4 --mm-per-px 
 app.command("evaluate", epilog="Example: edgefetal evaluate starter --dataset hc18:data/hc18 --reference")(
     evaluate.evaluate
 )
+app.add_typer(exams.app, name="exams")
 app.command("growth", epilog="Example: edgefetal growth --ga 28w3d --hc 265 --ac 240 --fl 53")(growth.growth)
 app.command("bench", epilog="Example: edgefetal bench starter")(bench.bench)
 app.command(

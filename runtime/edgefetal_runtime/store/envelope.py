@@ -103,7 +103,7 @@ class StoredExam(_Part):
 
 def looks_like_envelope(content: bytes) -> bool:
     """Say whether a blob is an exam rather than a picture; cheap, for scanning."""
-    return content.startswith(b'{\n "format":"edgefetal-exam/')
+    return content.startswith(b'{\n "format": "edgefetal-exam/')
 
 
 def seal_of(columns: tuple[str | int | None, ...]) -> str:

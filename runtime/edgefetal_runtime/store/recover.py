@@ -13,7 +13,7 @@ from edgefetal_runtime.store.blobs import PARTIAL
 from edgefetal_runtime.store.envelope import StoredExam, looks_like_envelope
 from edgefetal_runtime.store.live import interrupt_exam
 from edgefetal_runtime.store.recording import SUFFIX
-from edgefetal_runtime.store.rows import read_summaries, write_ended
+from edgefetal_runtime.store.rows import read_exam, read_summaries, write_ended
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,7 +54,9 @@ def recover(vault: Vault) -> Recovery:
             return tuple(step())
         except OSError as error:
             problems.append(f"{what} failed ({error.strerror}); free space or mend the disk, and open the store again")
-            return ()
+        except StoreError as error:
+            problems.append(f"{what} was left undone: {error}")
+        return ()
 
     with vault.reading() as connection:
         contradiction = vault.head.contradiction(connection)
@@ -136,9 +138,19 @@ def _interrupt(vault: Vault, connection: sqlite3.Connection) -> list[str]:
     return [interrupt_exam(vault, connection, exam).exam_id for exam in opened]
 
 
+def _named_by_exams(vault: Vault, connection: sqlite3.Connection, orphans: list[str]) -> set[str]:
+    """Return what the exams themselves name: removing must not rest on rows that nothing vouches for."""
+    if not orphans:
+        return set()
+    ended = [s for s in read_summaries(connection, vault.folder) if s.envelope_sha256 is not None]
+    return {picture.sha256 for s in ended for picture in read_exam(vault, s.exam_id).pictures}
+
+
 def _remove_orphans(vault: Vault, connection: sqlite3.Connection, orphans: list[str]) -> list[str]:
     """Remove what `_stray` let go, unless an exam that was indexed since names it; and recordings of no exam."""
-    removable = sorted(set(orphans) & set(orphan_blobs(vault, connection)))
+    removable = sorted(
+        set(orphans) & set(orphan_blobs(vault, connection)) - _named_by_exams(vault, connection, orphans)
+    )
     vault.blobs.remove(removable)
     known = {row[0] for row in connection.execute("SELECT exam_id FROM exam")}
     recordings = [p for p in vault.recordings.glob(f"*{SUFFIX}") if p.name.removesuffix(SUFFIX) not in known]

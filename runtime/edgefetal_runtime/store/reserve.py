@@ -27,14 +27,14 @@ class Reserve:
     disk: Disk
 
     def is_there(self) -> bool:
-        """Say whether the file has its full size."""
+        """Say whether the file has its full size; another process's policy may have made it larger."""
         try:
-            return self.path.stat().st_size == self.size_bytes
+            return self.path.stat().st_size >= self.size_bytes
         except OSError:
             return False
 
     def restore(self) -> bool:
-        """Make the file if it is missing or of another size; say whether it is there now."""
+        """Make the file if it is missing or too small; say whether it is there now."""
         if self.is_there():
             return True
         try:

@@ -123,9 +123,7 @@ def read_summaries(connection: sqlite3.Connection, folder: Path) -> tuple[ExamSu
     Raises:
         StoreError: a row was altered.
     """
-    # Past the index on patients, which damage may have put out of step with the table.
-    rows = connection.execute(f"{_SELECT} NOT INDEXED").fetchall()
-    summaries = [_trusted(row, folder) for row in rows]
+    summaries = [_trusted(row, folder) for row in connection.execute(_SELECT).fetchall()]
     return tuple(sorted(summaries, key=lambda s: (s.begun_utc, s.exam_id), reverse=True))
 
 

@@ -71,6 +71,8 @@ _TABLES = (
     "CREATE TRIGGER audit_grows BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'audit entries stay'); END",
 )
 
+# What the database raises; where damage has reached a name in it, Python cannot even decode SQLite's message.
+DatabaseFault = (sqlite3.Error, UnicodeDecodeError)
 # SQLite's own words, which its error codes reach Python 3.10 by.
 _ERRNO_BY_MESSAGE = {
     "database or disk is full": errno.ENOSPC,
@@ -89,7 +91,7 @@ def damaged(folder: Path, what: str) -> StoreError:
     )
 
 
-def translated(error: sqlite3.Error, folder: Path) -> OSError | StoreError:
+def translated(error: Exception, folder: Path) -> OSError | StoreError:
     """Return SQLite's error as the system's error that caused it, or as damage."""
     for message, number in _ERRNO_BY_MESSAGE.items():
         if message in str(error):
@@ -121,10 +123,10 @@ def open_database(folder: Path, sync_folder: Callable[[], None]) -> sqlite3.Conn
         _require_log(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
         if version == 0:
             _create(connection)
-            # SQLite syncs the database but not its name.
+            # SQLite syncs the database but its name only by the way, with its log's, and not in every build.
             sync_folder()
         _require_sound(connection, folder)
-    except sqlite3.Error as error:
+    except DatabaseFault as error:
         connection.close()
         raise translated(error, folder) from error
     except BaseException:
@@ -150,11 +152,12 @@ def open_database_to_read(folder: Path) -> tuple[sqlite3.Connection, Callable[[]
                 if _guarded_version(connection, folder) == 0:
                     raise damaged(folder, f"{DATABASE} is empty")
                 _require_sound(connection, folder)
-            except (sqlite3.OperationalError, OSError) as error:
+            except (*DatabaseFault, OSError) as error:
+                fault = error if isinstance(error, OSError) else translated(error, folder)
+                if isinstance(fault, StoreError):
+                    raise fault from error
                 errors.append(error)
                 continue
-            except sqlite3.DatabaseError as error:
-                raise damaged(folder, str(error)) from error
             return connection, stack.pop_all().close
     message = f"The exam store {folder} cannot be read ({errors[-1]}); check its permissions and the disk."
     raise StoreError(message) from errors[-1]
@@ -224,8 +227,11 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _require_sound(connection: sqlite3.Connection, folder: Path) -> None:
-    """Refuse a database whose pages contradict each other; quick, because pictures are outside of it."""
-    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    """Refuse a database that contradicts itself; quick, because pictures are outside of it.
+
+    An index that is out of step with its table would hide exams, so `quick_check`, which skips indices, is not enough.
+    """
+    found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise damaged(folder, str(found))
     salt = connection.execute("SELECT value FROM meta WHERE key = 'salt'").fetchone()

@@ -19,7 +19,15 @@ from edgefetal_runtime.store.disk import Disk
 from edgefetal_runtime.store.policy import MIB, Policy
 from edgefetal_runtime.store.recording import SUFFIX
 from edgefetal_runtime.store.reserve import Reserve
-from edgefetal_runtime.store.schema import DATABASE, WAL, damaged, open_database, open_database_to_read, translated
+from edgefetal_runtime.store.schema import (
+    DATABASE,
+    WAL,
+    DatabaseFault,
+    damaged,
+    open_database,
+    open_database_to_read,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,7 +120,7 @@ class Vault:
         with self.lock:
             try:
                 yield self.connection
-            except sqlite3.Error as error:
+            except DatabaseFault as error:
                 fault = translated(error, self.folder)
                 if isinstance(fault, StoreError):
                     raise fault from error
@@ -144,7 +152,7 @@ class Vault:
                 self.connection.execute("COMMIT")
             except BaseException as error:
                 self._roll_back()
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, DatabaseFault):
                     raise self._fault(error) from error
                 raise
             if entry is None:
@@ -165,7 +173,7 @@ class Vault:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
 
-    def _fault(self, error: sqlite3.Error) -> OSError | StoreError:
+    def _fault(self, error: Exception) -> OSError | StoreError:
         """Return what SQLite's error comes from; after a disk that fails rather than fills, write no more."""
         fault = translated(error, self.folder)
         if isinstance(fault, OSError) and fault.errno in (errno.EIO, errno.EROFS):
@@ -224,7 +232,7 @@ class Vault:
         """
         try:
             busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        except sqlite3.Error as error:
+        except DatabaseFault as error:
             raise self._fault(error) from error
         # SQLite shortens the log and does not wait for the disk: the old content could come back after a power cut.
         if (self.folder / WAL).exists():

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -32,3 +32,14 @@ def shimmed() -> None:
 
     if sqlite_library() is None:
         pytest.skip("Python's sqlite3 has SQLite built in, so its writes cannot be watched")
+
+
+@pytest.fixture
+def show(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Print what the run must show, past pytest's capture: how many faults, and how they ended."""
+
+    def shown(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}")  # noqa: T201 - docs/store.md has these figures
+
+    return shown

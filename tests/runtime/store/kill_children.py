@@ -13,7 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from store_faults import POLICY, Clock, ExamStore, save_one, watched
+from store_faults import POLICY, Clock, save_one, watched
+
+from edgefetal_runtime.store.exams import ExamStore
 
 
 class Killer:

@@ -32,11 +32,11 @@ _DELETE = ct.CFUNCTYPE(ct.c_int, _P, ct.c_char_p, ct.c_int)
 
 
 class _IoMethods(ct.Structure):
-    _fields_ = [("iVersion", ct.c_int), *((name, _P) for name in _METHODS)]  # noqa: RUF012 - how ctypes has it
+    _fields_ = [("iVersion", ct.c_int), *((name, _P) for name in _METHODS)]
 
 
 class _Vfs(ct.Structure):
-    _fields_ = [  # noqa: RUF012 - how ctypes has it
+    _fields_ = [
         ("iVersion", ct.c_int),
         ("szOsFile", ct.c_int),
         ("mxPathname", ct.c_int),

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlite_shim import FULL, IOERR_WRITE, OK, READONLY, Shim, sqlite_library
 
-from edgefetal_devices.errors import EdgeFetalError
 from edgefetal_runtime.exam.record import BundleRecord
 from edgefetal_runtime.store.disk import Disk
-from edgefetal_runtime.store.exams import ExamStore
 from edgefetal_runtime.store.policy import MIB, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgefetal_runtime.store.envelope import StoredExam
+    from edgefetal_runtime.store.exams import ExamStore
 
 BUNDLE = BundleRecord(name="starter", sha256="0" * 64, backend="onnxruntime")
 # Small, so that a disk can be filled; no limit of free space, so that the machine's own does not matter.
@@ -119,8 +118,13 @@ def watched(effect: Callable[..., int]) -> Iterator[WatchedDisk]:
         yield WatchedDisk(effect)
 
 
+def seeded(seed: object) -> random.Random:
+    """Return what decides on faults, the same in every run."""
+    return random.Random(str(seed))  # noqa: S311 - faults are no secret
+
+
 def pictures(seed: int, n: int = 5) -> dict[str, bytes]:
-    rng = random.Random(seed)
+    rng = seeded(seed)
     return {f"overlay-{i:03d}.png": b"\x89PNG" + rng.randbytes(2000) for i in range(n)}
 
 
@@ -232,15 +236,7 @@ class PowerCut:
             return
         if kind in ("open", "write", "truncate", "replace", "append", "allocate"):
             inode = self._inode(path)
-            content = event[2] if len(event) > 2 else b""
-            if kind in ("write", "truncate"):
-                inode.pending.append((kind, *event[2:]))
-            elif kind == "replace":
-                inode.pending += [("truncate", 0), ("write", 0, content)]
-            elif kind == "append":
-                inode.pending.append(("write", len(self._now(inode)), content))
-            elif kind == "allocate":
-                inode.pending.append(("truncate", content))
+            inode.pending += self._writes(kind, inode, event[2:])
         elif kind == "rename":
             new = event[2]
             assert isinstance(new, Path)
@@ -253,6 +249,16 @@ class PowerCut:
             self._sync(path)
         else:
             raise AssertionError(kind)
+
+    def _writes(self, kind: str, inode: _Inode, what: Event) -> list[Event]:
+        """Return what one thing of the log does to a file's content, as writes and truncations."""
+        if kind == "replace":
+            return [("truncate", 0), ("write", 0, what[0])]
+        if kind == "append":
+            return [("write", len(self._now(inode)), what[0])]
+        if kind == "open":
+            return []
+        return [("truncate" if kind == "allocate" else kind, *what)]
 
     @staticmethod
     def _now(inode: _Inode) -> bytearray:
@@ -329,11 +335,3 @@ def fresh_folder(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path
-
-
-def refuses_or(error: type[EdgeFetalError], action: Callable[[], object]) -> object:
-    """Return what an action returns, or the refusal that it is allowed to end in."""
-    try:
-        return action()
-    except error as refusal:
-        return refusal

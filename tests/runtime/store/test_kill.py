@@ -6,11 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from store_faults import POLICY, ExamStore, whole
+from store_faults import POLICY, whole
 
 from edgefetal_runtime.store.envelope import StoredExam
+from edgefetal_runtime.store.exams import ExamStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHILDREN = Path(__file__).parent / "kill_children.py"
 
@@ -27,11 +32,11 @@ def _examined(folder: Path) -> tuple[int, int]:
         if "deleted patient 1" in said:
             assert store.exams("patient 1") == ()
         assert store.check().problems == (), folder
-        assert not [path for path in (folder / "store").rglob("*.partial")]
+        assert list((folder / "store").rglob("*.partial")) == []
         return len(promised), len(store.exams())
 
 
-def _killed_at_every(step: int, folder: Path) -> int:
+def _killed_at_every(step: int, folder: Path, show: Callable[[str], None]) -> int:
     command = [sys.executable, str(CHILDREN), str(folder), "0", str(step), "100000"]
     done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -41,16 +46,16 @@ def _killed_at_every(step: int, folder: Path) -> int:
     assert len(stores) == -(-effects // step) + 1
     outcomes = [_examined(path) for path in stores]
     assert {promised for promised, _ in outcomes} >= {0, 1, 2}
-    print(f"\nkill -9: {len(outcomes) - 1} children at {effects} effects, every exam said to be saved whole")
+    show(f"kill -9: {len(outcomes) - 1} children at {effects} effects, every exam said to be saved whole")
     return len(outcomes)
 
 
 @pytest.mark.usefixtures("shimmed")
-def test_exams_said_to_be_saved_outlast_kills(memory_path: Path) -> None:
-    assert _killed_at_every(9, memory_path) > 20
+def test_exams_said_to_be_saved_outlast_kills(memory_path: Path, show: Callable[[str], None]) -> None:
+    assert _killed_at_every(9, memory_path, show) > 20
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shimmed")
-def test_exams_said_to_be_saved_outlast_a_kill_at_every_effect(memory_path: Path) -> None:
-    assert _killed_at_every(1, memory_path) > 200
+def test_exams_said_to_be_saved_outlast_a_kill_at_every_effect(memory_path: Path, show: Callable[[str], None]) -> None:
+    assert _killed_at_every(1, memory_path, show) > 200

@@ -1,28 +1,17 @@
-"""Power cuts, replayed from a log of every write of the store and of SQLite: what had been said to be saved is whole."""
+"""Power cuts, replayed from a log of every write of the store and of SQLite: what was said to be saved is whole."""
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 import pytest
-from store_faults import (
-    BUNDLE,
-    POLICY,
-    Clock,
-    ExamStore,
-    Log,
-    PowerCut,
-    fresh_folder,
-    pictures,
-    save_one,
-    watched,
-    whole,
-)
+from store_faults import BUNDLE, POLICY, Clock, Log, PowerCut, fresh_folder, pictures, save_one, seeded, watched, whole
 
 from edgefetal_runtime.store.envelope import StoredExam
+from edgefetal_runtime.store.exams import ExamStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SHARED = {"overlay-000.png": pictures(2)["overlay-000.png"]}
@@ -80,16 +69,16 @@ def _examined(folder: Path, said: list[tuple[object, ...]]) -> None:
         assert whole(store, save_one(store, "next", 9, n=1))
 
 
-def _replayed(folder: Path, every: int, mixed: int, first: int = 0) -> int:
+def _replayed(folder: Path, every: int, mixed: int, show: Callable[[str], None]) -> int:
     """Cut the power before every so many events, each in several ways; return how many cuts."""
     log = _a_day(fresh_folder(folder / "real"))
     disk = PowerCut()
     said: list[tuple[object, ...]] = []
     cuts = 0
     for number, event in enumerate([*log.events, ("end", "")]):
-        if number % every == first:
+        if number % every == 0:
             for how in ("dropped", "kept", *["mixed"] * mixed):
-                rng = random.Random(f"{number} {cuts}")
+                rng = seeded((number, cuts))
                 found = fresh_folder(folder / "found")
                 disk.after(how, rng, found)
                 try:
@@ -101,7 +90,7 @@ def _replayed(folder: Path, every: int, mixed: int, first: int = 0) -> int:
         disk.apply(event)
         if event[0] in ("saved", "begun", "checkpoint", "deleting", "deleted"):
             said.append(event)
-    print(f"\npower cuts: {cuts} replayed at {len(log.events)} events, every exam said to be saved whole")
+    show(f"power cuts: {cuts} replayed at {len(log.events)} events, every exam said to be saved whole")
     return cuts
 
 
@@ -114,7 +103,7 @@ def test_the_log_alone_builds_the_disk_as_it_is(memory_path: Path) -> None:
     for event in log.events:
         disk.apply(event)
     found = fresh_folder(memory_path / "found")
-    disk.after("kept", random.Random(0), found)
+    disk.after("kept", seeded(0), found)
     unlogged = ("lock", "reserve", "exams.sqlite-shm")
     files = {p.relative_to(real): p.read_bytes() for p in real.rglob("*") if p.is_file() and p.name not in unlogged}
     assert {p.relative_to(found): p.read_bytes() for p in found.rglob("*") if p.is_file()} == files
@@ -122,11 +111,13 @@ def test_the_log_alone_builds_the_disk_as_it_is(memory_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("shimmed")
-def test_exams_said_to_be_saved_outlast_power_cuts(memory_path: Path) -> None:
-    assert _replayed(memory_path, every=10, mixed=1) > 100
+def test_exams_said_to_be_saved_outlast_power_cuts(memory_path: Path, show: Callable[[str], None]) -> None:
+    assert _replayed(memory_path, 10, 1, show) > 100
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shimmed")
-def test_exams_said_to_be_saved_outlast_a_power_cut_at_every_write(memory_path: Path) -> None:
-    assert _replayed(memory_path, every=1, mixed=4) > 2000
+def test_exams_said_to_be_saved_outlast_a_power_cut_at_every_write(
+    memory_path: Path, show: Callable[[str], None]
+) -> None:
+    assert _replayed(memory_path, 1, 4, show) > 2000
