@@ -208,7 +208,7 @@ def _show_exam(found: StoredExam) -> None:
     from pydantic import ValidationError
 
     from edgefetal.cli import terminal
-    from edgefetal.cli.run import show_exam
+    from edgefetal.cli.exam_tables import show_exam
     from edgefetal_runtime.exam.record import Exam
 
     terminal.show_table(
