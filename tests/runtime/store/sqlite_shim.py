@@ -27,7 +27,8 @@ _METHODS = (
 _WRITE = ct.CFUNCTYPE(ct.c_int, _P, _P, ct.c_int, ct.c_int64)
 _TRUNCATE = ct.CFUNCTYPE(ct.c_int, _P, ct.c_int64)
 _SYNC = ct.CFUNCTYPE(ct.c_int, _P, ct.c_int)
-_OPEN = ct.CFUNCTYPE(ct.c_int, _P, ct.c_char_p, _P, ct.c_int, ct.POINTER(ct.c_int))
+# The name stays a pointer: SQLite keeps it, and Python's copy of what it points to would be gone by then.
+_OPEN = ct.CFUNCTYPE(ct.c_int, _P, _P, _P, ct.c_int, ct.POINTER(ct.c_int))
 _DELETE = ct.CFUNCTYPE(ct.c_int, _P, ct.c_char_p, ct.c_int)
 
 
@@ -83,8 +84,8 @@ class Shim:
         real_open = _OPEN(self._real.contents.xOpen)
         real_delete = _DELETE(self._real.contents.xDelete)
 
-        def x_open(vfs: int, name: bytes | None, file: int, flags: int, out: object) -> int:
-            path = None if name is None else Path(os.fsdecode(name))
+        def x_open(vfs: int, name: int | None, file: int, flags: int, out: object) -> int:
+            path = None if name is None else Path(os.fsdecode(ct.string_at(name)))
             is_new = path is not None and bool(flags & _OPEN_CREATE) and not path.exists()
             if is_new and (refused := self._effect("open", path)):
                 return refused
