@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefetal_runtime.infer.bundle import Thresholds
+from edgefetal_runtime.biometry.principal import PRINCIPAL
+from edgefetal_runtime.infer.bundle import HEAD, Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgefetal_calibration.evaluate import CaseResult
+    from edgefetal_calibration.frames import FrameResult
 
 # Nothing is refused; what a network says without thresholds is what they are fitted on.
 NONE = Thresholds(plane_probability=0.0, agreement=0.0)
@@ -30,14 +32,17 @@ MAX_CUT_ERROR = 0.05
 _CUT_QUANTILE = 0.9
 
 
-def fit_thresholds(heads: Sequence[CaseResult], cut_heads: Sequence[CaseResult]) -> Thresholds:
-    """Fit thresholds on validation pictures, all of heads, from results made with no thresholds.
+def fit_thresholds(
+    heads: Sequence[CaseResult], cut_heads: Sequence[CaseResult], others: Sequence[FrameResult] = ()
+) -> Thresholds:
+    """Fit thresholds on validation pictures from results made with no thresholds.
 
-    The plane's and the agreement's are those that `LOST_SHARE` of true heads fall below, each.
+    The planes' and the agreement's are those that `LOST_SHARE` of the frames which show them fall below, each.
 
     Args:
-        heads: results on the pictures as they are.
+        heads: results on pictures of heads as they are.
         cut_heads: results on the same with `HIDDEN_SHARES` of the head blacked out.
+        others: results on frames of exams, some of which show an abdomen or a femur.
     """
     agreements = [result.agreement for result in heads if result.agreement is not None]
     return Thresholds(
@@ -46,7 +51,22 @@ def fit_thresholds(heads: Sequence[CaseResult], cut_heads: Sequence[CaseResult])
         ),
         agreement=max(MIN_AGREEMENT, float(np.quantile(agreements, LOST_SHARE)) if agreements else 1.0),
         coverage=_fit_coverage(cut_heads),
+        planes=_fit_planes(others),
     )
+
+
+def _fit_planes(frames: Sequence[FrameResult]) -> dict[str, float]:
+    """Return the least probability for each structure but the head, which real pictures give."""
+    probabilities: dict[str, list[float]] = {}
+    for frame in frames:
+        if frame.plane in PRINCIPAL and frame.plane != HEAD and frame.probability is not None:
+            # Of a frame that is taken for something else the result does not say how likely the truth was.
+            named = frame.probability if frame.named == frame.plane else 0.0
+            probabilities.setdefault(frame.plane, []).append(named)
+    return {
+        plane: max(MIN_PLANE_PROBABILITY, float(np.quantile(values, LOST_SHARE)))
+        for plane, values in sorted(probabilities.items())
+    }
 
 
 def _fit_coverage(cut_heads: Sequence[CaseResult]) -> float:

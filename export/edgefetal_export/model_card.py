@@ -81,6 +81,12 @@ def _unlabelled(recipe: MultitaskRecipe | StudentRecipe) -> str:
     return f" Beside these, without\n  labels: {kinds}."
 
 
+def _other_planes(manifest: Manifest) -> str:
+    """Say below which probability other planes are refused."""
+    planes = [f"{plane} {least:.3f}" for plane, least in manifest.thresholds.planes.items()]
+    return f" Likewise of the {' and the '.join(planes)}." if planes else ""
+
+
 def _simulated(manifest: Manifest) -> str:
     """Say what it knows from simulations alone."""
     if not manifest.simulated:
@@ -151,7 +157,7 @@ def write_model_card(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe
   for it.
 - **Refusals.** A frame is refused below a head probability of {thresholds.plane_probability:.3f}, or below an agreement
   of {thresholds.agreement:.3f} between the mask and its ellipse. Each is the value that 2 % of the validation heads
-  fall below, or 0.5 where that is more. At least {max(MIN_COVERAGE, thresholds.coverage):.0%} of the outline must be in
+  fall below, or 0.5 where that is more.{_other_planes(manifest)} At least {max(MIN_COVERAGE, thresholds.coverage):.0%} of the outline must be in
   the picture: with less, cut validation heads were not measured well enough. Beside these, the outline must be
   elliptical and of a head's size.
 - **Intervals.** {_intervals(manifest, evidence)}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgefetal_calibration.evaluate import CaseResult
+from edgefetal_calibration.frames import FrameResult
 from edgefetal_calibration.thresholds import LOST_SHARE, fit_thresholds
 from edgefetal_runtime.biometry.quantities import HC
 
@@ -70,3 +71,38 @@ def test_one_in_ten_bad_cut_heads_is_let_pass_and_no_more() -> None:
 def test_cut_heads_that_were_refused_anyway_ask_for_nothing() -> None:
     refused = dataclasses.replace(HEAD, coverage=None, measured={}, abstained="open")
     assert fit_thresholds([HEAD] * 20, [refused] * 50).coverage == 0.0
+
+
+def _shown(plane: str, named: str, probability: float) -> FrameResult:
+    return FrameResult(
+        name="f",
+        subject="s",
+        source="phantom",
+        plane=plane,
+        named=named,
+        probability=probability,
+        measure=None,
+        reference_mm=None,
+        measured_mm=None,
+        abstained=None,
+        dice=None,
+        good=None,
+        quality=None,
+        seconds=0.01,
+    )
+
+
+def test_each_other_plane_has_a_bar_of_its_own() -> None:
+    abdomens = [_shown("abdomen", "abdomen", 0.6 + k / 1000) for k in range(200)]
+    femurs = [_shown("femur", "femur", 0.99)] * 20 + [_shown("none", "none", 0.9)] * 50
+    fitted = fit_thresholds([HEAD] * 20, [], [*abdomens, *femurs])
+    assert set(fitted.planes) == {"abdomen", "femur"}
+    assert fitted.planes["abdomen"] == pytest.approx(0.604, abs=0.001)
+    assert fitted.planes["femur"] == pytest.approx(0.99)
+    assert fitted.least_probability("head") == fitted.plane_probability
+    assert fitted.least_probability("abdomen") == fitted.planes["abdomen"]
+
+
+def test_planes_that_are_often_taken_for_others_get_no_lower_bar() -> None:
+    frames = [_shown("femur", "head", 0.9)] * 5 + [_shown("femur", "femur", 0.95)] * 20
+    assert fit_thresholds([HEAD] * 20, [], frames).planes == {"femur": 0.5}

@@ -73,7 +73,7 @@ def find(
         return Abstained(f"the bundle outlines no {structure}; use one that does")
     probability = plane_probability(output, structure)
     # Written so that a probability that is no number is refused too.
-    if not probability >= manifest.thresholds.plane_probability:
+    if not probability >= manifest.thresholds.least_probability(structure):
         return Abstained(
             f"not taken for a plane of the {structure} (probability {probability:.2f}); find the {structure}"
         )

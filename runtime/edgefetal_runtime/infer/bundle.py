@@ -18,7 +18,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -71,7 +71,8 @@ class Thresholds(_Part):
     """Decisions that the runtime takes from the bundle, fitted on its validation subjects.
 
     Args:
-        plane_probability: least probability at which a frame counts as showing a plane.
+        plane_probability: least probability at which a frame counts as showing a plane; fitted on heads.
+        planes: the same for structures that had validation frames of their own.
         agreement: least soft Dice between the network's probabilities and the ellipse fitted to them.
         coverage: least share of the outline that must be seen, by how well the network outlines what the picture cuts.
     """
@@ -79,6 +80,11 @@ class Thresholds(_Part):
     plane_probability: float = Field(ge=0, le=1)
     agreement: float = Field(ge=0, le=1)
     coverage: float = Field(default=0.0, ge=0, le=1)
+    planes: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+
+    def least_probability(self, structure: str) -> float:
+        """Return the least probability at which a frame counts as showing a structure's plane."""
+        return self.planes.get(structure, self.plane_probability)
 
 
 class LayerGroup(_Part):

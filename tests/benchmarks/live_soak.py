@@ -1,0 +1,124 @@
+"""Hold a live examination for minutes or hours, and say what became of frames, latency and memory: docs/live.md.
+
+python tests/benchmarks/live_soak.py --minutes 60                      # a simulated probe at 30 frames a second
+python tests/benchmarks/live_soak.py --minutes 600 --source v4l2:/dev/video0
+
+The simulated probe plays sweeps across a head, six seconds each, with the probe in the air for two seconds between.
+Memory is that of the program and its capture child together, by /proc, without what the two share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgefetal_calibration.phantom.exam import Exam, ExamPlan
+from edgefetal_calibration.phantom.protocol import Protocol
+
+_FPS = 30
+_SWEEP_FRAMES, _AIR_FRAMES = 6 * _FPS, 2 * _FPS
+_SAMPLE_S = 5.0
+_WARM_UP_S = 90.0
+
+
+def write_probe(path: Path) -> float:
+    """Write one sweep across a simulated head and a pause, as a video; return its pixel size in mm."""
+    exam = Exam(ExamPlan(Protocol.HEAD, 28.0, 5, skill=0.9, frame_count=_SWEEP_FRAMES))
+    writer = None
+    for frame in exam.frames(2):
+        height, width = frame.picture.shape
+        if writer is None:
+            codec = cv2.VideoWriter.fourcc(*"FFV1")
+            writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, _FPS, (width, height), isColor=False)
+        writer.write(frame.picture)
+    assert writer is not None
+    for _ in range(_AIR_FRAMES):
+        writer.write(np.zeros((height, width), np.uint8))
+    writer.release()
+    return exam.probe_and_fan[1].x_mm_per_px
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(int(child) for child in children)]
+
+
+def memory_mb(pid: int) -> float:
+    """Memory that only this process holds, in MB; 0 where it has just gone."""
+    try:
+        rows = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    except (OSError, ValueError):
+        return 0.0
+    return sum(int(rows[key].split()[0]) for key in ("Private_Clean", "Private_Dirty")) / 1024
+
+
+def open_files(pid: int) -> int:
+    """Count the files that a process has open; 0 where it has just gone."""
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0
+
+
+def main() -> None:
+    """Run, sample and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--source", help="any live source; the simulated probe if left out")
+    parser.add_argument("--bundle", default="starter")
+    parser.add_argument("--threads", default="1")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source, scale = asked.source, ["--mm-per-px", "0.2"]
+        if source is None:
+            scale[1] = str(write_probe(folder / "probe.avi"))
+            source = f"simulated:{folder / 'probe.avi'}?fps={_FPS}&loop=1"
+        command = [
+            sys.executable, "-m", "edgefetal", "run", asked.bundle, source, *scale, "--store", str(folder / "store"),
+            "--seconds", str(60 * asked.minutes), "--threads", asked.threads, "--simulated",
+            "--json", str(folder / "live.json"),
+        ]  # fmt: skip
+        started_s = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        samples: list[tuple[float, float, int]] = []
+        while True:
+            try:
+                process.wait(_SAMPLE_S)
+                break
+            except subprocess.TimeoutExpired:
+                pids = family(process.pid)
+                at_s = time.monotonic() - started_s
+                samples.append((at_s, sum(map(memory_mb, pids)), sum(map(open_files, pids))))
+        report(json.loads((folder / "live.json").read_bytes()), samples, process.returncode)
+
+
+def report(record: dict[str, object], samples: list[tuple[float, float, int]], code: int) -> None:
+    """Print what became of it."""
+    live, sweeps = record["live"], record["sweeps"]
+    assert isinstance(live, dict)
+    assert isinstance(sweeps, list)
+    uncounted = live["received"] - live["analysed"] - live["dropped"]["unread"] - live["dropped"]["thinned"]
+    print(f"exit code {code}; {samples[-1][0] / 60:.1f} minutes, {len(sweeps)} sweeps")
+    print(f"frames: {live['received']} came, {live['analysed']} analysed, {uncounted} not counted")
+    print(f"dropped: {live['dropped']}")
+    print("latency from driver to result, ms:", {key: round(value, 1) for key, value in live["latency_ms"].items()})
+    warm = np.array([sample for sample in samples if sample[0] > _WARM_UP_S])
+    if len(warm) > 2:
+        slope = np.polyfit(warm[:, 0], warm[:, 1], 1)[0] * 600
+        first_mb, last_mb = warm[0, 1], warm[-1, 1]
+        print(f"memory: {first_mb:.1f} MB at first, {last_mb:.1f} at last, slope {slope:+.2f} MB in ten minutes")
+        print(f"open files: {int(warm[0, 2])} at first, {int(warm[-1, 2])} at last")
+
+
+if __name__ == "__main__":
+    main()
