@@ -157,9 +157,9 @@ def write_model_card(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe
   for it.
 - **Refusals.** A frame is refused below a head probability of {thresholds.plane_probability:.3f}, or below an agreement
   of {thresholds.agreement:.3f} between the mask and its ellipse. Each is the value that 2 % of the validation heads
-  fall below, or 0.5 where that is more.{_other_planes(manifest)} At least {max(MIN_COVERAGE, thresholds.coverage):.0%} of the outline must be in
-  the picture: with less, cut validation heads were not measured well enough. Beside these, the outline must be
-  elliptical and of a head's size.
+  fall below, or 0.5 where that is more.{_other_planes(manifest)}
+  At least {max(MIN_COVERAGE, thresholds.coverage):.0%} of the outline must be in the picture: with less, cut validation
+  heads were not measured well enough. Beside these, the outline must be elliptical and of a head's size.
 - **Intervals.** {_intervals(manifest, evidence)}
 
 {table}
