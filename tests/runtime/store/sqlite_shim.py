@@ -27,9 +27,9 @@ _METHODS = (
 _WRITE = ct.CFUNCTYPE(ct.c_int, _P, _P, ct.c_int, ct.c_int64)
 _TRUNCATE = ct.CFUNCTYPE(ct.c_int, _P, ct.c_int64)
 _SYNC = ct.CFUNCTYPE(ct.c_int, _P, ct.c_int)
-# The name stays a pointer: SQLite keeps it, and Python's copy of what it points to would be gone by then.
+# Names stay pointers: SQLite keeps them, so a copy that Python frees would be read again.
 _OPEN = ct.CFUNCTYPE(ct.c_int, _P, _P, _P, ct.c_int, ct.POINTER(ct.c_int))
-_DELETE = ct.CFUNCTYPE(ct.c_int, _P, ct.c_char_p, ct.c_int)
+_DELETE = ct.CFUNCTYPE(ct.c_int, _P, _P, ct.c_int)
 
 
 class _IoMethods(ct.Structure):
@@ -59,6 +59,10 @@ def sqlite_library() -> Path | None:
     return Path(paths[0]) if paths else None
 
 
+def _path(name: int) -> Path:
+    return Path(os.fsdecode(ct.string_at(name)))
+
+
 class Shim:
     """Calls `on_effect(kind, path, *what)` before each change; a number that it returns is SQLite's answer instead.
 
@@ -85,7 +89,7 @@ class Shim:
         real_delete = _DELETE(self._real.contents.xDelete)
 
         def x_open(vfs: int, name: int | None, file: int, flags: int, out: object) -> int:
-            path = None if name is None else Path(os.fsdecode(ct.string_at(name)))
+            path = None if name is None else _path(name)
             is_new = path is not None and bool(flags & _OPEN_CREATE) and not path.exists()
             if is_new and (refused := self._effect("open", path)):
                 return refused
@@ -99,8 +103,8 @@ class Shim:
                 pointer[0] = ct.addressof(self._replaced(pointer[0]))
             return answer
 
-        def x_delete(vfs: int, name: bytes, sync_folder: int) -> int:
-            path = Path(os.fsdecode(name))
+        def x_delete(vfs: int, name: int, sync_folder: int) -> int:
+            path = _path(name)
             if path.exists() and (refused := self._effect("unlink", path)):
                 return refused
             answer: int = real_delete(vfs, name, sync_folder)

@@ -44,11 +44,19 @@ def _a_day(root: Path) -> Log:
     return log
 
 
+def _naming(text: bytes, folder: Path) -> list[Path]:
+    files = [path for path in (folder / "store").rglob("*") if path.is_file() and path.name != "reserve"]
+    return [path for path in files if text in path.read_bytes()]
+
+
 def _examined(folder: Path, said: list[tuple[object, ...]]) -> None:
     """Open what a power cut left, and compare it with what had been said until then."""
     deleting = {what[1] for what in said if what[0] == "deleting"}
     saved = [what[1] for what in said if what[0] == "saved"]
     points = dict(what[1] for what in said if what[0] == "checkpoint")  # type: ignore[misc]
+    if any(what[0] == "deleted" for what in said):
+        # Not even for somebody who reads the disk before the store is opened.
+        assert _naming(b"patient 2", folder) == []
     with ExamStore.open(folder / "store", POLICY) as store:
         assert store.recovery.problems == ()
         for exam in saved:
@@ -62,8 +70,7 @@ def _examined(folder: Path, said: list[tuple[object, ...]]) -> None:
             assert int(store.get(exam_id).record[-2]) >= int(record[-2])
         if any(what[0] == "deleted" for what in said):
             assert store.exams("patient 2") == ()
-            files = [path for path in (folder / "store").rglob("*") if path.is_file() and path.name != "reserve"]
-            assert not [path for path in files if b"patient 2" in path.read_bytes()]
+            assert _naming(b"patient 2", folder) == []
         assert store.check().problems == ()
         # And it goes on.
         assert whole(store, save_one(store, "next", 9, n=1))
