@@ -15,7 +15,7 @@ import fcntl
 import mmap
 import os
 import struct
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from edgefetal_devices.errors import EnvironmentLacksError
 from edgefetal_runtime.sources.live.camera import MAX_LIVE_PIXELS, PictureFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
@@ -37,6 +37,9 @@ _BOARDS = 64
 _SLOTS_START = _PAGE
 _BOARD_LOCK = 0
 _SLOT_LOCK = 1
+# A board is written in microseconds.
+_LOCK_TRIES = 500
+_LOCK_PAUSE_S = 0.0001
 _TOTAL_BYTES = _SLOTS_START + _SLOTS * MAX_LIVE_PIXELS
 
 
@@ -150,15 +153,6 @@ def create_ring() -> int:
     return descriptor
 
 
-@contextmanager
-def _locked(descriptor: int, place: int, *, exclusive: bool) -> Iterator[None]:
-    fcntl.lockf(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, 1, place)
-    try:
-        yield
-    finally:
-        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, place)
-
-
 def _slot_pixels(memory: mmap.mmap, slot: int, height_px: int, width_px: int) -> npt.NDArray[np.uint8]:
     start = _SLOTS_START + slot * MAX_LIVE_PIXELS
     return np.frombuffer(memory, np.uint8, height_px * width_px, start).reshape(height_px, width_px)
@@ -194,12 +188,15 @@ class RingWriter:
     def post(self, board: Board) -> None:
         """Replace the board; the newest frame stays the one that was published."""
         content = _pack(replace(board, newest=self._newest))
-        with _locked(self._descriptor, _BOARD_LOCK, exclusive=True):
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _BOARD_LOCK)
+        try:
             other = 1 - self._valid
             start = _BOARDS + other * _BOARD_BYTES
             self._memory[start : start + len(content)] = content
             self._memory[0] = other
             self._valid = other
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _BOARD_LOCK)
 
     def publish(self, pixels: npt.NDArray[np.uint8], board: Board) -> None:
         """Put a picture into a free slot and make it the newest.
@@ -242,25 +239,46 @@ class RingReader:
         """Map the memory."""
         self._descriptor = descriptor
         self._memory = mmap.mmap(descriptor, _TOTAL_BYTES, prot=mmap.PROT_READ)
+        self._last = Board()
+
+    def _lock_board(self) -> bool:
+        """Lock the board, unless a writer that was halted in the midst of it holds on to it."""
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, _BOARD_LOCK)
+            except OSError:  # noqa: PERF203 - it is the loop that is wanted
+                time.sleep(_LOCK_PAUSE_S)
+            else:
+                return True
+        return False
 
     def _read_board(self) -> Board:
         start = _BOARDS + self._memory[0] * _BOARD_BYTES
-        return _unpack(self._memory[start : start + _BOARD_BYTES])
+        self._last = _unpack(self._memory[start : start + _BOARD_BYTES])
+        return self._last
 
     def board(self) -> Board:
-        """Return the board as it is."""
-        with _locked(self._descriptor, _BOARD_LOCK, exclusive=False):
+        """Return the board as it is; as it last was, where the writer was halted while it wrote one."""
+        if not self._lock_board():
+            return self._last
+        try:
             return self._read_board()
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _BOARD_LOCK)
 
     def fetch(self, after: int) -> tuple[Board, npt.NDArray[np.uint8] | None]:
-        """Return the board and a copy of its newest picture; None where `captured` is still `after`."""
-        with _locked(self._descriptor, _BOARD_LOCK, exclusive=False):
+        """Return the board, as `board` does, with a copy of its newest picture; None where it captured no more."""
+        if not self._lock_board():
+            return self._last, None
+        try:
             board = self._read_board()
             if board.captured <= after:
                 return board, None
             # Taken before the board is let go, so that the writer cannot come round to this slot in between.
             place = _SLOT_LOCK + board.newest.slot
             fcntl.lockf(self._descriptor, fcntl.LOCK_SH, 1, place)
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _BOARD_LOCK)
         try:
             new = board.newest
             return board, _slot_pixels(self._memory, new.slot, new.height_px, new.width_px).copy()

@@ -241,6 +241,21 @@ def _shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").iterdir() if "edgefetal" in path.name or "psm_" in path.name}  # noqa: S108 - only listed
 
 
+def test_a_child_that_is_halted_is_killed_and_another_one_started(
+    quick: LiveTiming, until: Callable[..., float], gone: Callable[[int], bool]
+) -> None:
+    watched = Watched(f"{SMALL},frames=9000", quick)
+    for _ in range(3):
+        until(lambda: watched.is_in(LiveState.LIVE))
+        pid = _pid(watched.source)
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: gone(pid))  # noqa: B023 - called before the next round
+    until(lambda: watched.is_in(LiveState.LIVE))
+    watched.stop()
+    assert watched.source.status.reopened == 3
+
+
 def test_stop_is_heard_from_a_signal_handler(quick: LiveTiming) -> None:
     source = LiveCapture(parse_address(f"drill:{SMALL},frames=9000"), quick)
     handled: list[float] = []

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -80,6 +81,32 @@ def test_a_writer_killed_within_a_frame_leaves_the_one_before_whole(ring: int, w
     _, after = reader.fetch(5)
     assert after is not None
     assert sequence_of(after) == 7
+    reader.close()
+    os.close(ring)
+
+
+HALTED_IN_A_BOARD = """
+import fcntl, signal, sys
+fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX, 1, 0)
+print("locked", flush=True)
+signal.pause()
+"""
+
+
+def test_a_writer_that_is_halted_in_a_board_does_not_halt_the_reader(ring: int) -> None:
+    reader = RingReader(ring)
+    RingWriter(ring).publish(draw(3, (64, 48)), Board(captured=1))
+    assert reader.board().captured == 1
+    command = [sys.executable, "-c", HALTED_IN_A_BOARD, str(ring)]
+    with subprocess.Popen(command, pass_fds=(ring,), stdout=subprocess.PIPE) as halted:
+        assert halted.stdout
+        halted.stdout.readline()
+        began_s = time.monotonic()
+        assert reader.board().captured == 1
+        assert reader.fetch(0)[1] is None
+        assert time.monotonic() - began_s < 2.0
+        halted.kill()
+    assert reader.fetch(0)[1] is not None
     reader.close()
     os.close(ring)
 
