@@ -20,6 +20,8 @@ import traceback
 from enum import Enum
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
+from edgefetal_devices.errors import EdgeFetalError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
@@ -161,6 +163,10 @@ def structured_logs(stream: TextIO | None = None, level: int = logging.INFO) -> 
     Args:
         stream: where to; None for stderr, which is the journal's.
         level: the least that is written.
+
+    Raises:
+        SystemExit: an exception left the block. Whoever caught it would print its message, so it ends here, with the
+            exit code that it stands for.
     """
     handler = _Lines(sys.stderr if stream is None else stream)
     root = logging.getLogger()
@@ -175,6 +181,9 @@ def structured_logs(stream: TextIO | None = None, level: int = logging.INFO) -> 
     sys.unraisablehook = _unraisable
     try:
         yield
+    except Exception as error:  # noqa: BLE001 - whichever it is, its message may hold a path
+        _LOG.critical("", exc_info=error, extra={_EVENT: Event.ERROR})
+        raise SystemExit(error.exit_code if isinstance(error, EdgeFetalError) else 1) from None
     finally:
         sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
         logging.captureWarnings(capture=False)
