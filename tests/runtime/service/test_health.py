@@ -37,6 +37,11 @@ class State:
         return self.health
 
 
+@pytest.fixture(autouse=True)
+def _quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefetal_runtime.service.health._POLL_S", 0.01)
+
+
 @pytest.fixture
 def state() -> State:
     return State()

@@ -35,6 +35,11 @@ class Clock:
         return self.now_s
 
 
+@pytest.fixture(autouse=True)
+def _quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefetal_runtime.service.health._POLL_S", 0.01)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()

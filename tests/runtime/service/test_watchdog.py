@@ -233,7 +233,7 @@ PIPELINE = textwrap.dedent(
         os.kill(os.getpid(), signal.SIGSTOP)
     """
 )
-WATCHDOG_S = 1.0
+WATCHDOG_S = 0.6
 
 
 class FakeSystemd:
