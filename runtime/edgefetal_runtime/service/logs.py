@@ -40,13 +40,11 @@ class Event(Enum):
 
     STARTED = "started"
     READY = "ready"
-    STOP_ASKED = "stop_asked"
     STOPPING = "stopping"
     STOPPED = "stopped"
     PIPELINE_STALLED = "pipeline_stalled"
     PIPELINE_RECOVERED = "pipeline_recovered"
     SOURCE_CHANGED = "source_changed"
-    FRAME_FAILED = "frame_failed"
     RATE_CHANGED = "rate_changed"
     EXAM_OPENED = "exam_opened"
     EXAM_SAVED = "exam_saved"
@@ -61,7 +59,6 @@ class Field(Enum):
 
     STATE = "state"
     CAUSE = "cause"
-    SIGNAL = "signal"
     SWEEP = "sweep"
     FRAMES = "frames"
     EVERY_NTH = "every_nth"
@@ -138,9 +135,8 @@ def _plain(value: object) -> bool | int | float | str:
         # An enumeration can be made of any text at run time; ours are in the code.
         ours = type(value).__module__.partition(".")[0] in {"edgefetal", "edgefetal_runtime", "edgefetal_devices"}
         return value.value if ours and isinstance(value.value, str) else _WITHHELD
-    if type(value) in {bool, int}:
-        return value  # type: ignore[return-value]  # narrowed by the exact type, since a subclass may print as it likes
-    if type(value) is float and math.isfinite(value):
+    # A number's subclass cannot slip a text in: `json` writes it by its number.
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return _WITHHELD
 

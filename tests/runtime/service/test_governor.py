@@ -110,6 +110,16 @@ def test_a_strain_that_comes_back_after_each_rise_makes_it_wait_twice_as_long_ea
     assert len(rises) < 100
 
 
+def test_a_rise_is_blamed_once_however_many_steps_down_follow_it() -> None:
+    state, now_s = first_state(DEFAULT_LIMITS), 0.0
+    for strain, until_s in ((HOT, 20.0), (EASY, 90.0), (HOT, 120.0)):
+        while now_s < until_s:
+            state, _ = decide(state, strain, now_s, DEFAULT_LIMITS)
+            now_s += 2.0
+    assert state.every_nth == 5
+    assert state.calm_s == 2 * DEFAULT_LIMITS.calm_s
+
+
 def test_a_long_calm_forgets_the_flapping() -> None:
     limits = DEFAULT_LIMITS
     state = replace(first_state(limits), calm_s=limits.longest_calm_s)
