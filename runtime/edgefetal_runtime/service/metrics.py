@@ -51,7 +51,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._totals: dict[Drop | None, int] = {}
         self._source_states = tuple(source_states)
-        self._received = self._counter("frames_received", "Frames that the source gave, dropped ones of its own too")
+        self._received = self._counter("frames_received", "Frames that arrived whole, as the source counts them")
         self._analysed = self._counter("frames_analysed", "Frames that went through the network to a result")
         self._dropped = self._counter("frames_dropped", "Frames that were not analysed, by cause", "cause")
         self._results = self._counter("results", "Results, by whether something was measured", "outcome")
@@ -94,7 +94,7 @@ class Metrics:
         """Take over the source's own counts, which only grow.
 
         Args:
-            received: frames that it gave.
+            received: frames that arrived whole.
             dropped: frames that it dropped, by cause.
         """
         with self._lock:
