@@ -80,7 +80,7 @@ class RateState:
         changed_s: when it was last changed; None for never.
         easy_since_s: since when there has been no strain; None where there is.
         calm_s: for how long there must be none before the rate goes up.
-        raised_s: when it last went up; None for never.
+        raised_s: when it last went up; None where it went down since.
         latency_before_s: latency when the rate went down for it; None where it did not.
         deaf_until_s: until when latency does not count, because fewer frames did not help; None where it counts.
     """
@@ -138,12 +138,15 @@ def decide(state: RateState, strain: Strain, now_s: float, limits: Limits) -> tu
         return _given_up(state, now_s, limits)
     if state.every_nth >= limits.slowest:
         return state, None
-    again = state.raised_s is not None and now_s - state.raised_s < state.calm_s
+    # A case warms slowly, so a strain counts as the rise's doing for as long as the longest calm.
+    again = state.raised_s is not None and now_s - state.raised_s < limits.longest_calm_s
     slower = replace(
         state,
         every_nth=state.every_nth + 1,
         changed_s=now_s,
         calm_s=min(2 * state.calm_s, limits.longest_calm_s) if again else state.calm_s,
+        # Each rise is blamed once, however many steps down follow it.
+        raised_s=None,
         latency_before_s=None if why.of_board else latency_s,
     )
     return slower, RateChange(slower.every_nth, f"{_said(slower.every_nth)}, because {why.text}.")

@@ -20,6 +20,8 @@ import traceback
 from enum import Enum
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
+from edgefetal_devices.errors import EdgeFetalError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
@@ -38,13 +40,11 @@ class Event(Enum):
 
     STARTED = "started"
     READY = "ready"
-    STOP_ASKED = "stop_asked"
     STOPPING = "stopping"
     STOPPED = "stopped"
     PIPELINE_STALLED = "pipeline_stalled"
     PIPELINE_RECOVERED = "pipeline_recovered"
     SOURCE_CHANGED = "source_changed"
-    FRAME_FAILED = "frame_failed"
     RATE_CHANGED = "rate_changed"
     EXAM_OPENED = "exam_opened"
     EXAM_SAVED = "exam_saved"
@@ -59,7 +59,6 @@ class Field(Enum):
 
     STATE = "state"
     CAUSE = "cause"
-    SIGNAL = "signal"
     SWEEP = "sweep"
     FRAMES = "frames"
     EVERY_NTH = "every_nth"
@@ -136,9 +135,8 @@ def _plain(value: object) -> bool | int | float | str:
         # An enumeration can be made of any text at run time; ours are in the code.
         ours = type(value).__module__.partition(".")[0] in {"edgefetal", "edgefetal_runtime", "edgefetal_devices"}
         return value.value if ours and isinstance(value.value, str) else _WITHHELD
-    if type(value) in {bool, int}:
-        return value  # type: ignore[return-value]  # narrowed by the exact type, since a subclass may print as it likes
-    if type(value) is float and math.isfinite(value):
+    # A number's subclass cannot slip a text in: `json` writes it by its number.
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return _WITHHELD
 
@@ -161,6 +159,10 @@ def structured_logs(stream: TextIO | None = None, level: int = logging.INFO) -> 
     Args:
         stream: where to; None for stderr, which is the journal's.
         level: the least that is written.
+
+    Raises:
+        SystemExit: an exception left the block. Whoever caught it would print its message, so it ends here, with the
+            exit code that it stands for.
     """
     handler = _Lines(sys.stderr if stream is None else stream)
     root = logging.getLogger()
@@ -175,6 +177,9 @@ def structured_logs(stream: TextIO | None = None, level: int = logging.INFO) -> 
     sys.unraisablehook = _unraisable
     try:
         yield
+    except Exception as error:  # noqa: BLE001 - whichever it is, its message may hold a path
+        _LOG.critical("", exc_info=error, extra={_EVENT: Event.ERROR})
+        raise SystemExit(error.exit_code if isinstance(error, EdgeFetalError) else 1) from None
     finally:
         sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
         logging.captureWarnings(capture=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -37,23 +36,6 @@ class Outcome(Enum):
     ABSTAINED = "abstained"
 
 
-@dataclass(frozen=True)
-class MetricRow:
-    """What the documentation says of a metric.
-
-    Args:
-        name: as Prometheus reads it.
-        kind: counter, gauge or histogram.
-        labels: its labels.
-        meaning: what it counts.
-    """
-
-    name: str
-    kind: str
-    labels: tuple[str, ...]
-    meaning: str
-
-
 class Metrics:
     """Every metric of the service, in a registry of its own; any thread may change any.
 
@@ -69,7 +51,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._totals: dict[Drop | None, int] = {}
         self._source_states = tuple(source_states)
-        self._received = self._counter("frames_received", "Frames that the source gave, dropped ones of its own too")
+        self._received = self._counter("frames_received", "Frames that arrived whole, as the source counts them")
         self._analysed = self._counter("frames_analysed", "Frames that went through the network to a result")
         self._dropped = self._counter("frames_dropped", "Frames that were not analysed, by cause", "cause")
         self._results = self._counter("results", "Results, by whether something was measured", "outcome")
@@ -108,17 +90,11 @@ class Metrics:
         """Write everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def rows(self) -> list[MetricRow]:
-        """Describe every metric, for the documentation."""
-        collectors = [value for value in vars(self).values() if isinstance(value, Counter | Gauge | Histogram)]
-        rows = [_row(collector) for collector in collectors]
-        return [*rows, MetricRow("edgefetal_build_info", "gauge", ("version", "bundle_sha256"), "1; what runs")]
-
     def source_totals(self, received: int, dropped: Mapping[Drop, int]) -> None:
         """Take over the source's own counts, which only grow.
 
         Args:
-            received: frames that it gave.
+            received: frames that arrived whole.
             dropped: frames that it dropped, by cause.
         """
         with self._lock:
@@ -192,9 +168,3 @@ class Metrics:
 
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(f"edgefetal_{name}", meaning, labels, registry=self._registry)
-
-
-def _row(collector: Counter | Gauge | Histogram) -> MetricRow:
-    (family,) = collector.describe()
-    name = f"{family.name}_total" if family.type == "counter" else family.name
-    return MetricRow(name, family.type, tuple(collector._labelnames), family.documentation)  # noqa: SLF001 - no face

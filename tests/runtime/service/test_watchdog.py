@@ -134,9 +134,7 @@ def test_the_thread_feeds_and_stops(pulse: Pulse, heard: Heard) -> None:
     assert all(looks.acquire(timeout=DEADLINE_S) for _ in range(5))
     watchdog.stop()
     assert not watchdog.running()
-    feeds = heard.feeds
-    assert feeds >= 5
-    assert not looks.acquire(timeout=0.0) or heard.feeds == feeds
+    assert heard.feeds >= 5
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -235,7 +233,7 @@ PIPELINE = textwrap.dedent(
         os.kill(os.getpid(), signal.SIGSTOP)
     """
 )
-WATCHDOG_S = 1.0
+WATCHDOG_S = 0.6
 
 
 class FakeSystemd:
@@ -312,7 +310,5 @@ def test_a_real_pipeline_that_declares_idle_is_fed_for_longer_than_a_frame_may_t
     with systemd.started() as child:
         say(child, "idle")
         began_s = time.monotonic()
-        feeds = 0
         while time.monotonic() - began_s < 2 * WATCHDOG_S:
-            feeds += systemd.wait_for("WATCHDOG=1", DEADLINE_S)
-        assert feeds >= 4
+            assert systemd.wait_for("WATCHDOG=1", DEADLINE_S)
