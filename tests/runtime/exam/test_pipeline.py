@@ -266,9 +266,7 @@ def test_the_frames_of_a_sweep_are_chosen_by_the_rule(examined: Callable[..., Ex
     assert (head.chosen, head.decided_by) == (hc.frames, "size")
     assert [(run.first, run.last) for run in head.runs] == [(2, 10)]
     assert head.runs[0].best == pytest.approx(_perimeter(1, RATIO) * _semi_major(140.0), rel=5e-3)
-    assert head.why == (
-        "frames 2 to 10 show the structure; of the 5 largest ones frame 5 is the middle one by size"
-    )
+    assert head.why == ("frames 2 to 10 show the structure; of the 5 largest ones frame 5 is the middle one by size")
     assert head.contour_px is not None
     assert np.ptp(np.array(head.contour_px)[:, 0]) == pytest.approx(
         2 * _semi_major(140.0) * math.hypot(math.cos(0.3), RATIO * math.sin(0.3)), rel=0.01
@@ -620,9 +618,7 @@ def test_times_are_those_that_each_stage_took(
     monkeypatch.setattr(StructureSelector, "push", lambda self, finding: (spend(0.004), push(self, finding))[1])
     monkeypatch.setattr(pipeline, "time", SimpleNamespace(perf_counter=now_s, monotonic=lambda: 0.0))
     monkeypatch.setattr(pipeline, "Stopwatch", lambda: Stopwatch(started_s=now_s() - 0.5))
-    result = examine(
-        Slow([("s", 10, SCALE)]), "s", intact_bundle, network, Listener(on_frame=lambda _: spend(0.001))
-    )
+    result = examine(Slow([("s", 10, SCALE)]), "s", intact_bundle, network, Listener(on_frame=lambda _: spend(0.001)))
     assert result.exam.timings.model_dump() == pytest.approx(
         {
             "total_s": 0.550,
@@ -655,7 +651,12 @@ def test_each_frame_is_told_of_once_and_asked_of_the_network_once(
         told.append((seen.finding.frame.sweep, seen.finding.frame.index, len(network.backend.images)))
 
     examine(Sweeps([("a", 40, SCALE), ("b", 3, SCALE)]), "s", intact_bundle, network, Listener(on_frame=keep))
-    assert [(sweep, index) for sweep, index, _ in told] == [*(("a", i) for i in range(40)), ("b", 0), ("b", 1), ("b", 2)]
+    assert [(sweep, index) for sweep, index, _ in told] == [
+        *(("a", i) for i in range(40)),
+        ("b", 0),
+        ("b", 1),
+        ("b", 2),
+    ]
     assert len(network.backend.images) == 43
     # The network runs ahead of whoever is told, but only by what the two queues behind it hold, with a frame in the
     # hands of each stage.
