@@ -75,24 +75,36 @@ def test_a_real_abdomen_outlined_by_hand_is_dated_to_the_22nd_week(shared_data: 
 def test_planes_of_a_real_volume_are_dated_to_the_22nd_and_23rd_week(
     edgefetal: CommandLine, shared_data: Path, tmp_path: Path
 ) -> None:
-    """By hand: 198 to 208 mm in the middle of the skull on these planes, 22 weeks; the outer edge adds about 5 mm."""
+    """By hand: 198 to 208 mm in the middle of the skull on planes 100 to 124, 22 weeks; the outer edge adds about 5 mm.
+
+    These few alone begin at the largest section, so that a larger one might lie before them: the sweep that is measured
+    goes across all of the head.
+    """
     source = next((shared_data / "fetal_head_volume").glob("*.mha")).read_bytes()
     header, _, body = source.partition(b"ElementDataFile = LOCAL\n")
     fields = dict(line.split(" = ") for line in header.decode().splitlines())
     columns, depth, slices = map(int, fields["DimSize"].split())
     x_mm, _, z_mm = map(float, fields["ElementSpacing"].split())
     volume = np.frombuffer(zlib.decompress(body), np.uint8).reshape(slices, depth, columns)
-    stack = np.ascontiguousarray(volume[:, 100:125:4].transpose(1, 0, 2))
-    path = tmp_path / "planes.mha"
-    path.write_bytes(
-        (
-            f"ObjectType = Image\nNDims = 3\nDimSize = {columns} {slices} {len(stack)}\n"
-            f"ElementSpacing = {x_mm} {z_mm} 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
-        ).encode()
-        + stack.tobytes()
-    )
-    exam = edgefetal.json("run", "starter", path, "--out", tmp_path / "exam")
+
+    def examined(name: str, first: int, last: int) -> dict[str, Any]:
+        stack = np.ascontiguousarray(volume[:, first : last + 1 : 4].transpose(1, 0, 2))
+        path = tmp_path / f"{name}.mha"
+        path.write_bytes(
+            (
+                f"ObjectType = Image\nNDims = 3\nDimSize = {columns} {slices} {len(stack)}\n"
+                f"ElementSpacing = {x_mm} {z_mm} 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+            ).encode()
+            + stack.tobytes()
+        )
+        return edgefetal.json("run", "starter", path, "--out", tmp_path / name)
+
+    cut_off = next(m for m in examined("cut", 100, 124)["measurements"] if m["name"] == "HC")
+    assert cut_off["value"] is None
+    assert cut_off["abstained"].startswith("the sweep begins on the head")
+    exam = examined("whole", 60, 164)
     hc = next(m for m in exam["measurements"] if m["name"] == "HC")
+    assert 100 <= 60 + 4 * hc["frames"][0]["index"] <= 124
     assert 200 <= hc["value"] <= 214
     assert hc["interval"][0] < 208 < hc["interval"][1]
     for weeks in _ages(exam).values():

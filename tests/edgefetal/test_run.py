@@ -29,7 +29,7 @@ def test_still_with_a_scale(edgefetal: CommandLine, head_png: Path, sweep: HeadS
     assert hc.interval[0] < sweep.hc_mm < hc.interval[1]
     assert exam.sweeps[0].scale is not None
     assert exam.sweeps[0].scale.origin == "command line"
-    overlay = cv2.imread(str(tmp_path / "exam" / str(exam.sweeps[0].overlay)))
+    overlay = cv2.imread(str(tmp_path / "exam" / str(exam.sweeps[0].structures[0].overlay)))
     assert overlay is not None
     assert overlay.shape[:2] > sweep.frames.shape[1:]
     assert exam.bundle.name == "starter"
@@ -57,8 +57,9 @@ def test_no_scale_gives_no_millimetres(edgefetal: CommandLine, head_png: Path, s
     assert index["name"] == "cephalic_index"
     assert index["value"] == pytest.approx(sweep.cephalic_index, abs=0.06)
     assert record["sweeps"][0]["scale"] is None
-    assert len(record["sweeps"][0]["contour_px"]) > 50
-    assert record["sweeps"][0]["overlay"]
+    (head,) = record["sweeps"][0]["structures"]
+    assert len(head["contour_px"]) > 50
+    assert head["overlay"] == "overlay-001-head.png"
 
 
 def test_metaimage_brings_its_own_scale(edgefetal: CommandLine, sweep: HeadSweep, tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_video_is_one_sweep(edgefetal: CommandLine, sweep_video: Path, sweep: He
     assert hc["value"] == pytest.approx(sweep.hc_mm, rel=0.05)
     assert abs(hc["frames"][0]["index"] - sweep.standard_plane_index) <= 4
     assert record["sweeps"][0]["frames_seen"] == record["frames_announced"] == len(sweep.frames)
-    assert 0 < record["sweeps"][0]["frames_with_head"] < len(sweep.frames)
+    assert 0 < record["sweeps"][0]["structures"][0]["frames_outlined"] < len(sweep.frames)
 
 
 def test_folder_measures_each_picture_with_its_own_scale(
@@ -169,7 +170,7 @@ def test_name_that_is_not_utf_8(edgefetal: CommandLine, head_png: Path, tmp_path
 def test_other_parts_of_a_fetus(edgefetal: CommandLine, shared_data: Path) -> None:
     """Only heads were seen in training: both brain planes are outlined, and few of the eleven other pictures."""
     record = edgefetal.json("run", "starter", shared_data / "sononet" / "example_images", "--out", "exam")
-    outlined = {sweep["name"] for sweep in record["sweeps"] if sweep["contour_px"]}
+    outlined = {sweep["name"] for sweep in record["sweeps"] if sweep["structures"][0]["contour_px"]}
     assert {"BRAIN-CB.png", "BRAIN-TV.png"} <= outlined
     assert len(outlined) <= 4
 

@@ -47,8 +47,9 @@ def why_not_crossed(sizes: npt.NDArray[np.float64], smoothed: npt.NDArray[np.flo
         return f"the {structure} was crossed in fewer than {_MIN_FRAMES} frames; sweep again, more slowly"
     first, middle, last = (float(part.mean()) / peak for part in np.array_split(smoothed[near], 3))
     for outer, touches, end, side in (
-        (first, near[0] == 0, "begins", "before"),
-        (last, near[-1] == len(sizes) - 1, "ends", "after"),
+        # The first and last two frames are judged by fewer than five, which noise alone makes smaller than the rest.
+        (first, near[0] < _MIN_FRAMES, "begins", "before"),
+        (last, near[-1] >= len(sizes) - _MIN_FRAMES, "ends", "after"),
     ):
         if middle - outer < -TURN:
             return (

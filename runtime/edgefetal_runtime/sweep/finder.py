@@ -21,7 +21,8 @@ class SweepFinder:
     """Numbers the sweeps of a live picture.
 
     A sweep begins when the probe has touched for 0.3 s with a moving picture, and ends when it has not for 1 s, when
-    the source was interrupted, or when the operator says so. What is commanded goes before what is found.
+    the source was interrupted, or when the operator says so. What is commanded goes before what is found: it holds
+    until the picture has agreed with it once.
     """
 
     def __init__(self, *, commanded: bool = False) -> None:
@@ -34,6 +35,7 @@ class SweepFinder:
         self._number = 0
         self._open = False
         self._asked: bool | None = None
+        self._overruled = False
         self._segment: int | None = None
         self._since_s: float | None = None
         self._began_s = 0.0
@@ -68,13 +70,14 @@ class SweepFinder:
         """
         if self._segment is not None and segment != self._segment:
             self._interruption = "the picture was interrupted" if self._open else None
-            self._open, self._since_s, self._last = False, None, None
+            self._open, self._since_s, self._last, self._overruled = False, None, None, False
         self._segment = segment
         if self._open and timestamp_s - self._began_s > MAX_SWEEP_S:
             self._set(timestamp_s, open_=False)
         asked, self._asked = self._asked, None
         if asked is not None:
             self._set(timestamp_s, open_=asked)
+            self._overruled = True
         elif not self._commanded:
             self._find(seen, timestamp_s)
         self._last = seen
@@ -94,7 +97,9 @@ class SweepFinder:
         # The machine's own freeze repeats a frame bit by bit; a still hand does not.
         moves = self._last is not None and not np.array_equal(seen.small, self._last.small)
         if (touches and moves) == self._open:
-            self._since_s = None
+            self._since_s, self._overruled = None, False
+            return
+        if self._overruled:
             return
         self._since_s = timestamp_s if self._since_s is None else self._since_s
         if timestamp_s - self._since_s >= (_END_S if self._open else _BEGIN_S):

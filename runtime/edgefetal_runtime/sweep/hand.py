@@ -72,7 +72,7 @@ class HandWatch:
     def __init__(self) -> None:
         """Start a sweep."""
         self._frames = 0
-        self._too_fast = 0
+        self._likenesses = array("f")
         self._lits = array("f")
         self._held: list[Glance] = []
         self._every = 1
@@ -91,7 +91,7 @@ class HandWatch:
         if self._last is None:
             self._started_s = timestamp_s
         else:
-            self._too_fast += self._last.likeness(seen) < TOO_FAST_LIKENESS
+            self._likenesses.append(self._last.likeness(seen))
         self._ended_s = timestamp_s
         self._last = seen
         self._lits.append(seen.lit)
@@ -111,8 +111,13 @@ class HandWatch:
             missing: why nothing could be measured, or None; a sweep may be well done and still not reach the plane.
         """
         lits = np.array(self._lits or [0.0], np.float64)
-        contact = float((lits >= MIN_CONTACT * lits.max()).mean()) if lits.max() > 0 else 0.0
-        too_fast = self._too_fast / max(self._frames - 1, 1)
+        touches = (lits >= MIN_CONTACT * lits.max()) & (lits > 0)
+        contact = float(touches.mean())
+        # Where contact is lost or comes back the picture changes too, at any speed.
+        too_fast = float(
+            ((np.array(self._likenesses, np.float64) < TOO_FAST_LIKENESS) & touches[1:] & touches[:-1]).sum()
+        )
+        too_fast /= max(self._frames - 1, 1)
         turned = _turned_back(self._held)
         light, reason, action = _light(self._frames, contact, too_fast, missed, missing, turned=turned)
         skill = float(np.mean(self._skills)) if self._skills else None

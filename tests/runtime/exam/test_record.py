@@ -16,8 +16,11 @@ from edgefetal_runtime.exam.record import (
     Exam,
     FrameRecord,
     GrowthRecord,
+    HandRecord,
     MeasurementRecord,
+    RunRecord,
     ScaleRecord,
+    StructureRecord,
     SweepRecord,
     Timings,
     measurement_record,
@@ -30,6 +33,7 @@ EXAM = Exam(
     bundle=BundleRecord(name="starter", sha256="0" * 64, backend="onnxruntime"),
     source="sweep é.avi",
     source_kind="video",
+    one_subject=True,
     frames_announced=None,
     dating=DatingRecord(weeks=20.5, basis="given as 20w3d"),
     interval_level=0.9,
@@ -73,14 +77,47 @@ EXAM = Exam(
         SweepRecord(
             name="sweep é.avi",
             frames_seen=9,
-            frames_with_head=6,
+            frames_missed=2,
             scale=ScaleRecord(x_mm_per_px=0.1, y_mm_per_px=0.12, origin="command line", relative_uncertainty=0.01),
-            contour_px=((1.5, 2.25), (3.0, 4.0)),
-            overlay="overlay-001.png",
+            hand=HandRecord(
+                light="amber",
+                reason="fast in places",
+                action="go a little more slowly",
+                contact=0.95,
+                too_fast=0.125,
+                turned_back=False,
+                duration_s=0.36,
+                skill=None,
+            ),
+            structures=(
+                StructureRecord(
+                    structure="head",
+                    frames_outlined=6,
+                    runs=(RunRecord(first=2, last=7, best=512.5),),
+                    decided_by="size",
+                    chosen=(FrameRecord(index=4, timestamp_s=0.16), FrameRecord(index=3, timestamp_s=0.12)),
+                    why="frames 2 to 7 show the structure",
+                    contour_px=((1.5, 2.25), (3.0, 4.0)),
+                    overlay="overlay-001-head.png",
+                ),
+                StructureRecord(
+                    structure="femur",
+                    frames_outlined=0,
+                    runs=(),
+                    decided_by="size",
+                    chosen=(),
+                    why="no plane of the femur in 9 frames",
+                    contour_px=None,
+                    overlay=None,
+                ),
+            ),
         ),
     ),
+    ended="the camera was unplugged",
     cautions=("look at the picture",),
-    timings=Timings(total_s=1.0, first_result_s=0.1, read_ms=1.0, prepare_ms=2.0, infer_ms=3.0, measure_ms=0.5),
+    timings=Timings(
+        total_s=1.0, first_result_s=0.1, read_ms=1.0, prepare_ms=2.0, infer_ms=3.0, find_ms=0.5, choose_ms=0.25
+    ),
 )
 
 
@@ -99,7 +136,12 @@ def test_other_programs_find_plain_json_with_nulls_for_what_is_missing() -> None
     assert fields["dating"] == {"weeks": 20.5, "basis": "given as 20w3d"}
     assert fields["interval_level"] == 0.9
     assert fields["growth"][0]["centile_interval"] == [20.0, 51.0]
-    assert fields["sweeps"][0]["contour_px"] == [[1.5, 2.25], [3.0, 4.0]]
+    head, femur = fields["sweeps"][0]["structures"]
+    assert head["contour_px"] == [[1.5, 2.25], [3.0, 4.0]]
+    assert head["runs"] == [{"first": 2, "last": 7, "best": 512.5}]
+    assert (femur["contour_px"], femur["overlay"], femur["chosen"]) == (None, None, [])
+    assert fields["sweeps"][0]["hand"]["light"] == "amber"
+    assert fields["ended"] == "the camera was unplugged"
     assert "not a medical device" in fields["disclaimer"].lower()
 
 
@@ -119,6 +161,7 @@ def _changed(**changes: Any) -> str:
         _changed(bundle={"name": "starter", "sha256": "0"}),
         _changed(measurements=[{"name": "HC"}]),
         _changed(timings=None),
+        _changed(schema_version=2, sweeps=[{"name": "s", "frames_seen": 9, "frames_with_head": 6}]),
         _changed(measurements=[json.loads(EXAM.measurements[0].model_dump_json()) | {"abstained": "unsure"}]),
         _changed(measurements=[json.loads(EXAM.measurements[1].model_dump_json()) | {"abstained": None}]),
         "{}",
@@ -130,6 +173,7 @@ def _changed(**changes: Any) -> str:
         "part lacks a field",
         "measure lacks fields",
         "no timings",
+        "earlier layout",
         "value and reason",
         "neither",
         "empty",

@@ -23,24 +23,28 @@ def result() -> ExamResult:
         bundle=BundleRecord(name="starter", sha256="0" * 64, backend="onnxruntime"),
         source="Übung.avi",
         source_kind="video",
+        one_subject=True,
         frames_announced=3,
         dating=None,
         interval_level=None,
         measurements=(),
         growth=(),
         sweeps=(),
+        ended=None,
         cautions=(),
-        timings=Timings(total_s=1.0, first_result_s=0.1, read_ms=1.0, prepare_ms=2.0, infer_ms=3.0, measure_ms=0.5),
+        timings=Timings(
+            total_s=1.0, first_result_s=0.1, read_ms=1.0, prepare_ms=2.0, infer_ms=3.0, find_ms=0.5, choose_ms=0.25
+        ),
     )
     rng = np.random.default_rng(0)
-    overlays = {f"overlay-{n:03d}.png": rng.bytes(500) for n in (1, 3)}
+    overlays = {f"overlay-{n:03d}-head.png": rng.bytes(500) for n in (1, 3)}
     return ExamResult(exam, overlays)
 
 
 def test_record_and_pictures_are_written_and_come_back(result: ExamResult, tmp_path: Path) -> None:
     folder = tmp_path / "exams" / "one"
     write_exam(result, folder)
-    assert {file.name for file in folder.iterdir()} == {RECORD, "overlay-001.png", "overlay-003.png"}
+    assert {file.name for file in folder.iterdir()} == {RECORD, "overlay-001-head.png", "overlay-003-head.png"}
     content = (folder / RECORD).read_bytes()
     assert Exam.model_validate_json(content) == result.exam
     assert content.endswith(b"}\n")

@@ -4,34 +4,83 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from edgefetal_runtime.sweep.selection import KEPT, WINDOW, Sized, SweepSelector, middle
+from edgefetal_runtime.sweep.selection import KEPT, WINDOW, Choice, Run, Sized, SweepSelector
+
+MAX_PARTS = 16
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """What the rule gives with the whole sweep at hand: indices of the kept frames by size, and the runs."""
+
+    kept: list[int]
+    runs: list[Run]
+    chosen: Run | None
+
+
+def _medians(values: list[float], window: int) -> list[float]:
+    """Lower medians over a window around each value; beyond the ends of a sweep longer than half of it lie zeros."""
+    half = window // 2
+    around = [0.0] * half + values + [0.0] * half
+    if len(values) <= half:
+        return [sorted(values)[(len(values) - 1) // 2] for _ in values]
+    return [sorted(around[index : index + window])[half] for index in range(len(values))]
+
+
+def _rule(sizes: list[float], grades: list[float] | None = None, window: int = WINDOW, kept: int = KEPT) -> _Plain:
+    """The rule written down plainly."""
+    smoothed = _medians(sizes, window)
+    ranks = smoothed if grades is None else _medians(grades, window)
+    runs, members = [], []
+    for goes_on, group in itertools.groupby(range(len(sizes)), key=lambda index: smoothed[index] > 0):
+        shown = [index for index in group if sizes[index] > 0]
+        if goes_on and shown:
+            runs.append(Run(shown[0], shown[-1], max(ranks[index] for index in shown)))
+            members.append(shown)
+    if not runs:
+        return _Plain([], [], None)
+    number = max(range(len(runs)), key=lambda n: (runs[n].best, -n))
+    first, frames, width = runs[number].first, members[number], 1
+    while len({(index - first) // width for index in frames}) > MAX_PARTS:
+        width *= 2
+    parts = [list(part) for _, part in itertools.groupby(frames, key=lambda index: (index - first) // width)]
+    best = [min(part, key=lambda index: (-ranks[index], index)) for part in parts]
+    best = sorted(best, key=lambda index: (-ranks[index], index))[:kept]
+    return _Plain(sorted(best, key=lambda index: (sizes[index], index)), runs, runs[number])
 
 
 def _plain(sizes: list[float], window: int = WINDOW, kept: int = KEPT) -> list[int]:
-    """The rule with the whole sweep at hand: indices of the kept frames from the smallest outline to the largest."""
-    half = window // 2
-    smoothed = []
-    for index in range(len(sizes)):
-        # At the ends of the sweep the window holds the frames that there are.
-        around = sizes[max(0, index - half) : index + half + 1]
-        around = sorted(around + [0.0] * (window - len(around) if len(sizes) > half else 0))
-        smoothed.append(around[(len(around) - 1) // 2])
-    shown = [index for index in range(len(sizes)) if sizes[index] > 0 and smoothed[index] > 0]
-    best = sorted(shown, key=lambda index: (-smoothed[index], index))[:kept]
-    return sorted(best, key=lambda index: (sizes[index], index))
+    return _rule(sizes, None, window, kept).kept
+
+
+def _choose(
+    sizes: list[float], grades: list[float] | None = None, window: int = WINDOW, kept: int = KEPT
+) -> Choice[str]:
+    selector: SweepSelector[str] = SweepSelector("head", window, kept)
+    for index, size in enumerate(sizes):
+        selector.push(Sized(index, size, f"frame {index}", None if grades is None else grades[index]))
+    choice = selector.finish()
+    assert all((frame.size, frame.item) == (sizes[frame.index], f"frame {frame.index}") for frame in choice.frames)
+    assert choice.seen == sum(size > 0 for size in sizes)
+    return choice
 
 
 def _streamed(sizes: list[float], window: int = WINDOW, kept: int = KEPT) -> list[int]:
-    selector: SweepSelector[str] = SweepSelector(window, kept)
-    for index, size in enumerate(sizes):
-        selector.push(Sized(index, size, f"frame {index}"))
-    chosen = selector.finish()
-    assert all((frame.size, frame.item) == (sizes[frame.index], f"frame {frame.index}") for frame in chosen)
-    return [frame.index for frame in chosen]
+    return [frame.index for frame in _choose(sizes, None, window, kept).frames]
+
+
+def _agrees(sizes: list[float], grades: list[float] | None = None, window: int = WINDOW, kept: int = KEPT) -> bool:
+    choice, plain = _choose(sizes, grades, window, kept), _rule(sizes, grades, window, kept)
+    return ([frame.index for frame in choice.frames], list(choice.runs), choice.chosen) == (
+        plain.kept,
+        plain.runs,
+        plain.chosen,
+    )
 
 
 @pytest.mark.parametrize("length", range(13))
@@ -40,21 +89,96 @@ def test_streaming_chooses_what_the_plain_rule_chooses(length: int) -> None:
     for _ in range(150):
         # Few levels make ties; zeros are frames without a head.
         sizes = [float(size) for size in rng.choice([0, 0, 100, 110, 110, 120, 175.5], length)]
-        assert _streamed(sizes) == _plain(sizes)
+        assert _agrees(sizes)
 
 
-@pytest.mark.parametrize(("window", "kept"), [(1, 1), (1, 5), (3, 1), (3, 4), (7, 2), (9, 20), (11, 3)])
+@pytest.mark.parametrize(("window", "kept"), [(1, 1), (1, 5), (3, 1), (3, 4), (7, 2), (9, 16), (11, 3)])
 def test_other_windows_and_counts_follow_the_same_rule(window: int, kept: int) -> None:
     rng = np.random.default_rng(window + 100 * kept)
     for _ in range(150):
         sizes = [float(size) for size in rng.integers(0, 5, rng.integers(0, 40))]
-        assert _streamed(sizes, window, kept) == _plain(sizes, window, kept)
+        assert _agrees(sizes, None, window, kept)
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_long_sweeps_of_several_runs_follow_the_same_rule(graded: bool) -> None:
+    """Runs up to many times as long as the parts that are held, apart or close, with frames left out, and ties."""
+    rng = np.random.default_rng(7 + graded)
+    longest = several = 0
+    for _ in range(300):
+        runs = [rng.integers(1, 4, int(rng.integers(1, 200))).tolist() for _ in range(int(rng.integers(1, 4)))]
+        sizes = [0.0] * int(rng.integers(0, 5))
+        for run in runs:
+            sizes += [float(size) if rng.random() < 0.95 else 0.0 for size in run] + [0.0] * int(rng.integers(1, 8))
+        grades = [float(grade) for grade in rng.integers(0, 5, len(sizes)) / 4] if graded else None
+        assert _agrees(sizes, grades)
+        plain = _rule(sizes, grades)
+        longest = max(longest, *(run.last - run.first for run in plain.runs), 0)
+        several += len(plain.runs) > 1
+    # The sweeps were such that something could go wrong.
+    assert longest > 8 * MAX_PARTS
+    assert several > 100
+
+
+def test_an_ungraded_rise_is_ranked_by_size_and_a_graded_one_by_grade() -> None:
+    sizes = [0.0, 0.0, *(100.0 + index for index in range(12)), 0.0, 0.0]
+    grades = [0.0, 0.0, *(1.0 - index / 20 for index in range(12)), 0.0, 0.0]
+    by_size, by_grade = _choose(sizes), _choose(sizes, grades)
+    assert {frame.index for frame in by_size.frames} <= set(range(7, 14))
+    assert {frame.index for frame in by_grade.frames} <= set(range(2, 9))
+    assert (by_size.graded, by_grade.graded) == (False, True)
+
+
+def test_a_flash_of_a_high_grade_is_not_chosen_over_a_lasting_one() -> None:
+    sizes = [0.0] * 3 + [100.0] * 12 + [0.0] * 3
+    for flash in ((8,), (8, 9), (8, 10)):
+        grades = [0.5 if 3 <= index < 6 else 0.1 for index in range(18)]
+        for index in flash:
+            grades[index] = 1.0
+        chosen = _choose(sizes, grades).chosen
+        assert chosen is not None
+        assert chosen.best == 0.5
+
+
+def test_grades_decide_without_asking_whether_the_plane_was_crossed() -> None:
+    sizes = [100.0 + index for index in range(20)]
+    assert _choose(sizes).doubt is not None
+    assert _choose(sizes, [0.5] * 20).doubt is None
+
+
+def test_of_a_still_nobody_asks_whether_the_plane_was_crossed_and_of_nothing_neither() -> None:
+    assert _choose([175.0]).doubt is None
+    assert _choose([]).doubt is None
+    assert _choose([0.0] * 9).doubt is None
+
+
+def test_the_frames_of_a_long_run_are_from_different_parts_of_it() -> None:
+    """Neighbours share their error; sixteen parts of equal length have one frame each."""
+    sizes = [1000.0 - abs(index - 320) for index in range(640)]
+    indices = sorted(_streamed(sizes))
+    assert len(indices) == KEPT
+    assert len({index // 64 for index in indices}) == KEPT
+
+
+def test_the_run_with_the_best_frame_is_chosen_however_long_the_others_last() -> None:
+    sizes = [0.0, *[100.0] * 60, 0.0, 0.0, 0.0, *[101.0] * 5, 0.0, 0.0, 0.0, *[99.0] * 60, 0.0]
+    choice = _choose(sizes)
+    assert len(choice.runs) == 3
+    assert choice.chosen == Run(64, 68, 101.0)
+    assert {frame.index for frame in choice.frames} == set(range(64, 69))
+
+
+def test_of_two_runs_alike_the_earlier_one_is_chosen() -> None:
+    sizes = [0.0, *[100.0] * 5, 0.0, 0.0, 0.0, *[100.0] * 9, 0.0]
+    choice = _choose(sizes)
+    assert choice.chosen == Run(1, 5, 100.0)
+    assert {frame.index for frame in choice.frames} == set(range(1, 6))
 
 
 def test_the_smallest_sweeps_are_chosen_from_exhaustively_by_the_rule() -> None:
     for length in range(6):
         for sizes in itertools.product([0.0, 1.0, 2.0], repeat=length):
-            assert _streamed(list(sizes)) == _plain(list(sizes))
+            assert _agrees(list(sizes))
 
 
 def test_a_sweep_worked_out_by_hand() -> None:
@@ -72,16 +196,16 @@ def test_a_still_is_kept() -> None:
 def test_the_peak_of_a_sweep_is_found_and_the_largest_alone_is_not_reported() -> None:
     sizes = [100.0 - abs(index - 30) for index in range(60)]
     sizes[31] = 140.0
-    selector: SweepSelector[None] = SweepSelector()
-    for index, size in enumerate(sizes):
-        selector.push(Sized(index, size, None))
-    best = middle(selector.finish())
+    best = _choose(sizes).middle
     assert best is not None
-    assert 98 <= best.size <= 100
+    # The five are from parts of four frames each.
+    assert 90 <= best.size <= 100
 
 
 def test_of_frames_alike_the_earlier_ones_are_kept() -> None:
-    assert _streamed([50.0] * 20) == [0, 1, 2, 3, 4]
+    assert _streamed([50.0] * MAX_PARTS) == [0, 1, 2, 3, 4]
+    # From here on in pairs, of which the earlier one stays.
+    assert _streamed([50.0] * (MAX_PARTS + 1)) == [0, 2, 4, 6, 8]
 
 
 @pytest.mark.parametrize("length", [6, 9, 30])
@@ -120,28 +244,36 @@ class _Item:
 
 
 @pytest.mark.parametrize(("window", "kept"), [(WINDOW, KEPT), (9, 2)])
-@pytest.mark.parametrize("course", ["rising", "falling", "random"])
-def test_memory_does_not_grow_with_the_sweep(window: int, kept: int, course: str) -> None:
+@pytest.mark.parametrize("course", ["rising", "falling", "random", "many runs"])
+@pytest.mark.parametrize("graded", [False, True])
+def test_memory_does_not_grow_with_the_sweep(window: int, kept: int, course: str, graded: bool) -> None:
     rng = np.random.default_rng(0)
     alive: weakref.WeakSet[_Item] = weakref.WeakSet()
-    selector: SweepSelector[_Item] = SweepSelector(window, kept)
+    selector: SweepSelector[_Item] = SweepSelector("head", window, kept)
     most = 0
-    for index in range(500):
+    for index in range(1500):
         item = _Item()
         alive.add(item)
-        size = {"rising": index + 1.0, "falling": 1000.0 - index, "random": float(rng.uniform(1, 2))}[course]
-        selector.push(Sized(index, size, item))
+        size = {
+            "rising": index + 1.0,
+            "falling": 3000.0 - index,
+            "random": float(rng.uniform(1, 2)),
+            "many runs": index + 1.0 if index % 50 < 40 else 0.0,
+        }[course]
+        selector.push(Sized(index, size, item, float(rng.random()) if graded else None))
         del item
         most = max(most, len(alive))
-    assert kept <= most <= kept + window
-    assert len(selector.finish()) == kept
+    # The frames of the window, and the best ones of the best run and of the one that goes on.
+    assert kept <= most <= window + 2 * MAX_PARTS + 1
+    assert len(selector.finish().frames) == kept
 
 
 @pytest.mark.parametrize(("count", "place"), [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)])
 def test_the_middle_one_is_the_lower_of_two(count: int, place: int) -> None:
-    frames = [Sized(index, 100.0 + index, None) for index in range(count)]
-    assert middle(frames) is frames[place]
+    frames = tuple(Sized(index, 100.0 + index, None) for index in range(count))
+    assert Choice(frames, (), None, graded=False, seen=count, doubt=None).middle is frames[place]
 
 
 def test_of_none_there_is_no_middle() -> None:
-    assert middle([]) is None
+    choice = _choose([0.0] * 9)
+    assert (choice.frames, choice.runs, choice.chosen, choice.middle) == ((), (), None, None)
