@@ -78,6 +78,7 @@ EXAM = Exam(
             name="sweep é.avi",
             frames_seen=9,
             frames_missed=2,
+            size_px=(400, 270),
             scale=ScaleRecord(x_mm_per_px=0.1, y_mm_per_px=0.12, origin="command line", relative_uncertainty=0.01),
             hand=HandRecord(
                 light="amber",
