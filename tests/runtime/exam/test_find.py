@@ -66,9 +66,7 @@ def seen(
 def found(manifest: Manifest, seen: Callable[..., Any]) -> Callable[..., Found]:
     """What is found of a structure that has this shape, at this probability of its plane."""
 
-    def run(
-        structure: str, shape: tuple[float, ...], probability: float = 0.9, sharpness: float = 100.0
-    ) -> Found:
+    def run(structure: str, shape: tuple[float, ...], probability: float = 0.9, sharpness: float = 100.0) -> Found:
         image, output, box = seen({structure: shape}, {structure: probability}, sharpness)
         return find(manifest, structure, image, output, box, SCALE)
 
@@ -117,7 +115,9 @@ def test_a_structure_that_the_bundle_does_not_outline_is_not_found(
 ) -> None:
     heads = manifest.model_copy(update={"heads": Heads(mask=("head",), plane=())})
     image, output, box = seen({"head": ROUND}, {})
-    assert find(heads, "femur", image, output, box, SCALE) == Abstained("the bundle outlines no femur; use one that does")
+    assert find(heads, "femur", image, output, box, SCALE) == Abstained(
+        "the bundle outlines no femur; use one that does"
+    )
     assert isinstance(find(heads, "head", image, output, box, SCALE), Outline), "no plane head: all are looked at"
 
 
