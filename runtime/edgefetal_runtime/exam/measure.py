@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from edgefetal_runtime.biometry.outline import Outline
 from edgefetal_runtime.biometry.principal import PRINCIPAL
 from edgefetal_runtime.biometry.quantities import AC, APAD, BPD, CEPHALIC_INDEX, FL, HC, OFD, TAD
 from edgefetal_runtime.infer.bundle import ABDOMEN, FEMUR, HEAD
-from edgefetal_runtime.sweep.selection import Sized, SweepSelector
+from edgefetal_runtime.sweep.selection import Run, Sized, SweepSelector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,16 +91,18 @@ class StructureSelector:
         """Start a sweep."""
         self.structure = structure
         self._selector: SweepSelector[Finding] = SweepSelector(structure)
-        self._count = 0
+        self._indices: list[int] = []
         self._last: Finding | None = None
 
     def push(self, finding: Finding) -> None:
         """Take the next frame."""
         # Only abdomens were ever graded by people; of other planes the network's quality says nothing.
         grade = finding.quality if self.structure == ABDOMEN else None
+        if grade is not None and math.isnan(grade):
+            grade = 0.0
         size = size_px(finding.found[self.structure])
-        self._selector.push(Sized(self._count, size, finding, grade))
-        self._count += 1
+        self._selector.push(Sized(len(self._indices), size, finding, grade))
+        self._indices.append(finding.frame.index)
         self._last = finding
 
     def finish(self, intervals: Intervals | None, *, only_simulated: bool) -> StructureResult:
@@ -110,7 +113,7 @@ class StructureSelector:
             only_simulated: the bundle knows the structure from simulated pictures alone, and the source is not known to
                 be one.
         """
-        choice = self._selector.finish()
+        choice = self._by_source(self._selector.finish())
         best = choice.middle
         reason = self._why_nothing(choice)
         if best is None or reason is not None:
@@ -128,8 +131,17 @@ class StructureSelector:
         else:
             measured = measure(self.structure, outline, intervals, agreed.effective_frames)
         return StructureResult(
-            self.structure, choice, measured, finding.frame, outline, frames, _why(choice, best.index)
+            self.structure, choice, measured, finding.frame, outline, frames, _why(choice, finding.frame.index)
         )
+
+    def _by_source(self, choice: Choice[Finding]) -> Choice[Finding]:
+        """Name runs by the source's own numbers of frames, which count those that never came too."""
+
+        def named(run: Run) -> Run:
+            return Run(self._indices[run.first], self._indices[run.last], run.best)
+
+        chosen = None if choice.chosen is None else named(choice.chosen)
+        return replace(choice, runs=tuple(named(run) for run in choice.runs), chosen=chosen)
 
     def _nothing(self, choice: Choice[Finding], reason: str) -> StructureResult:
         nothing = dict.fromkeys(QUANTITIES[self.structure], Abstained(reason))
@@ -142,14 +154,14 @@ class StructureSelector:
         if choice.frames:
             return None
         found = self._last.found[self.structure] if self._last else None
-        if self._count == 1 and isinstance(found, Abstained):
+        if len(self._indices) == 1 and isinstance(found, Abstained):
             return found.reason
         if choice.seen:
             return (
-                f"the {self.structure} was outlined in {choice.seen} of {self._count} frames, never for long enough; "
-                "hold the probe still on it"
+                f"the {self.structure} was outlined in {choice.seen} of {len(self._indices)} frames, never for long "
+                "enough; hold the probe still on it"
             )
-        return f"no plane of the {self.structure} in {self._count} frames; sweep across the {self.structure}"
+        return f"no plane of the {self.structure} in {len(self._indices)} frames; sweep across the {self.structure}"
 
 
 def _why(choice: Choice[Finding], index: int) -> str:
@@ -199,12 +211,14 @@ def join_sweeps(results: Sequence[StructureResult], intervals: Intervals | None)
     if not known:
         # The reason of the sweep that came nearest to a value.
         return max(results, key=lambda result: result.choice.seen)
-    lengths = [length for length, _ in known]
-    _, best = known[(len(known) - 1) // 2]
-    agreed = fuse([[length] for length in lengths])
-    spread = (lengths[-1] - lengths[0]) / lengths[(len(lengths) - 1) // 2]
-    if isinstance(agreed, Abstained) or (spread > MAX_SPREAD and len(lengths) < 3):  # noqa: PLR2004 - of two, nobody knows which is wrong
-        said = ", ".join(f"{length:.0f}" for length in lengths)
+    agreed = fuse([[length] for length, _ in known])
+    kept = known
+    if not isinstance(agreed, Abstained):
+        kept = [pair for pair, (agrees,) in zip(known, agreed.kept, strict=True) if agrees]
+    middle_length, best = kept[(len(kept) - 1) // 2]
+    # Of few sweeps that lie evenly far apart none is an outlier.
+    if isinstance(agreed, Abstained) or kept[-1][0] - kept[0][0] > MAX_SPREAD * middle_length:
+        said = ", ".join(f"{length:.0f}" for length, _ in known)
         reason = f"the sweeps do not agree ({principal.name} {said} {principal.unit}); sweep again"
         nothing = dict.fromkeys(QUANTITIES[structure], Abstained(reason))
         return StructureResult(structure, best.choice, nothing, None, None, (), reason)

@@ -42,10 +42,11 @@ def why_not_crossed(sizes: npt.NDArray[np.float64], smoothed: npt.NDArray[np.flo
         return f"the {structure} never lasted; hold the probe still on it"
     if np.count_nonzero(sizes > MAX_LARGER * peak) >= _MIN_CONTRADICTING:
         return f"a larger section of the {structure} flashed by; sweep again, more slowly"
-    near = np.flatnonzero(smoothed >= NEAR_SHARE * peak)
+    # Smoothing flattens the end of a run, which is the very place to look at; medians do without it.
+    near = np.flatnonzero((smoothed > 0) & (sizes >= NEAR_SHARE * peak))
     if len(near) < _MIN_FRAMES:
         return f"the {structure} was crossed in fewer than {_MIN_FRAMES} frames; sweep again, more slowly"
-    first, middle, last = (float(part.mean()) / peak for part in np.array_split(smoothed[near], 3))
+    first, middle, last = (float(np.median(part)) / peak for part in np.array_split(sizes[near], 3))
     for outer, touches, end, side in (
         # The first and last two frames are judged by fewer than five, which noise alone makes smaller than the rest.
         (first, near[0] < _MIN_FRAMES, "begins", "before"),

@@ -9,6 +9,7 @@ cannot be seen in pictures; that it went back over itself can.
 from __future__ import annotations
 
 import enum
+import math
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -95,7 +96,7 @@ class HandWatch:
         self._ended_s = timestamp_s
         self._last = seen
         self._lits.append(seen.lit)
-        if skill is not None:
+        if skill is not None and not math.isnan(skill):
             self._skills.append(skill)
         if self._frames % self._every == 0:
             self._held.append(seen)

@@ -18,8 +18,8 @@ import pytest
 
 from edgefetal_devices.errors import EdgeFetalError, SourceError
 from edgefetal_runtime.exam import pipeline
-from edgefetal_runtime.exam.overlay import draw_overlay
 from edgefetal_runtime.exam.measure import StructureSelector
+from edgefetal_runtime.exam.overlay import draw_overlay
 from edgefetal_runtime.exam.pipeline import ExamResult, Listener, Seen, Stopwatch, examine
 from edgefetal_runtime.exam.record import ALL_SWEEPS, Exam, MeasurementRecord, StructureRecord
 from edgefetal_runtime.frame import Frame
@@ -520,7 +520,9 @@ def test_sweeps_are_measured_one_by_one_and_their_pictures_numbered(
     network = scripted_network([answer(hc_mm) for hc_mm in [*first, *[0.0] * 5, 200.0]])
     result = examine(sweeps, "scans", intact_bundle, network)
     heads = [sweep.structures[0] for sweep in result.exam.sweeps]
-    assert [(s.name, s.frames_seen, h.frames_outlined, h.overlay) for s, h in zip(result.exam.sweeps, heads)] == [
+    assert [
+        (s.name, s.frames_seen, h.frames_outlined, h.overlay) for s, h in zip(result.exam.sweeps, heads, strict=True)
+    ] == [
         ("first", 12, 6, "overlay-001-head.png"),
         ("empty", 5, 0, None),
         ("third", 1, 1, "overlay-003-head.png"),

@@ -84,7 +84,7 @@ def test_nearly_every_noisy_sweep_across_the_plane_passes(frames_across: int, le
         sizes for _ in range(n) if _passes(sizes := _sections(_steps(-1.3, 1.3, frames_across, rng.uniform()), rng))
     ]
     errors = [_error(sizes) for sizes in passed]
-    print(
+    print(  # noqa: T201 - shown by the CI
         f"{frames_across} frames across, 1 % noise: {len(passed)} of {n} pass; error of the measured size from "
         f"{min(errors):+.1%} to {max(errors):+.1%}, mean {np.mean(errors):+.1%}"
     )
@@ -95,7 +95,10 @@ def test_nearly_every_noisy_sweep_across_the_plane_passes(frames_across: int, le
 @settings(max_examples=300, deadline=None)
 @given(frames_across=st.floats(10, 400), offset=offsets, distance=st.floats(0.0, 0.9), starts_there=st.booleans())
 def test_without_noise_no_sweep_that_ends_before_the_plane_passes(
-    frames_across: float, offset: float, distance: float, starts_there: bool
+    frames_across: float,
+    offset: float,
+    distance: float,
+    starts_there: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     """The frame nearest the plane is the one at the end of the sweep; the plane itself lies beyond."""
     places = -distance - np.arange(0, 1.3 - distance, 2 / frames_across) - offset * 2 / frames_across
@@ -116,7 +119,7 @@ def test_hardly_any_noisy_sweep_that_ends_before_the_plane_passes(distance: floa
         if _passes(sizes):
             passed.append(_error(sizes))
     worst = min(passed, default=0.0)
-    print(f"ends {distance:.0%} before the plane, 1 % noise: {len(passed)} of {n} pass, worst error {worst:+.1%}")
+    print(f"ends {distance:.0%} before the plane, 1 % noise: {len(passed)} of {n} pass, worst error {worst:+.1%}")  # noqa: T201 - shown by the CI
     assert len(passed) <= 0.02 * n
 
 
@@ -129,7 +132,7 @@ def test_what_ends_soon_after_the_plane_is_refused_or_right(beyond: float) -> No
         sizes = _sections(_steps(-1.3, beyond, frames_across, rng.uniform()), rng)
         if _passes(sizes):
             passed.append(_error(sizes))
-    print(f"ends {beyond:.0%} after the plane, 1 % noise: {len(passed)} of 200 pass")
+    print(f"ends {beyond:.0%} after the plane, 1 % noise: {len(passed)} of 200 pass")  # noqa: T201 - shown by the CI
     assert all(abs(error) < 0.07 for error in passed)
     assert beyond < 0.4 or len(passed) > 180
 
@@ -145,7 +148,7 @@ def test_a_held_probe_is_refused_wherever_it_is_held(place: float, most: float, 
         if _passes(_sections(np.full(count, place), rng, noise)):
             passed += 1
             long_passed += count >= 20
-    print(f"held {place:.0%} off the plane, {noise:.1%} noise: {passed} of {n} pass")
+    print(f"held {place:.0%} off the plane, {noise:.1%} noise: {passed} of {n} pass")  # noqa: T201 - shown by the CI
     assert passed <= (most * n if noise == NOISE else 0)
     assert long_passed <= 0.01 * n
 
@@ -155,7 +158,7 @@ def test_a_long_noisy_hold_does_not_pass_for_a_crossing() -> None:
     rng = np.random.default_rng(5)
     for noise, most in ((0.02, 0.05), (0.03, 0.2)):
         passed = sum(_passes(_sections(np.full(200, 0.5), rng, noise)) for _ in range(100))
-        print(f"200 frames held, {noise:.0%} noise: {passed} of 100 pass")
+        print(f"200 frames held, {noise:.0%} noise: {passed} of 100 pass")  # noqa: T201 - shown by the CI
         assert passed <= 100 * most
 
 
@@ -183,7 +186,9 @@ def test_a_pause_on_the_way_over_the_plane_does_no_harm() -> None:
 @pytest.mark.parametrize(("flash", "refused"), [((1.2,), False), ((1.04, 1.04), False), ((1.2, 1.2), True)])
 @pytest.mark.parametrize("place", [5, 40, 60, 110])
 def test_two_larger_sections_anywhere_contradict_the_choice_and_one_does_not(
-    flash: tuple[float, ...], refused: bool, place: int
+    flash: tuple[float, ...],
+    refused: bool,  # noqa: FBT001 - a parameter
+    place: int,
 ) -> None:
     """A median hides both from the choice; one may be the network's error, two may be the plane."""
     sizes = _sections(np.linspace(-1.3, 1.3, 120), np.random.default_rng(0), noise=0.0)
@@ -210,7 +215,7 @@ def test_a_sweep_too_fast_to_be_smoothed_is_not_measured_far_off() -> None:
         sizes = _sections(_steps(-1.3, 1.3, frames_across, rng.uniform()), rng)
         if _passes(sizes):
             passed.append(_error(sizes))
-    print(f"3 to 9 frames across: {len(passed)} of 420 pass, worst error {min(passed):+.1%}")
+    print(f"3 to 9 frames across: {len(passed)} of 420 pass, worst error {min(passed):+.1%}")  # noqa: T201 - shown by the CI
     assert all(-0.10 < error < 0.03 for error in passed)
 
 
@@ -236,7 +241,7 @@ def _lost_before_the_plane(distance: float, frames_across: int) -> list[float]:
 
 
 @pytest.mark.parametrize("lost_before", [True, False])
-def test_a_head_lost_while_it_grew_is_refused_where_many_frames_show_it_grow(lost_before: bool) -> None:
+def test_a_head_lost_while_it_grew_is_refused_where_many_frames_show_it_grow(lost_before: bool) -> None:  # noqa: FBT001 - a parameter
     """Contact was lost over the plane: the largest section that is left lies at the edge of the gap."""
     sizes = _lost_before_the_plane(0.5, 240)
     doubt = _choose(sizes[::-1] if lost_before else sizes).doubt

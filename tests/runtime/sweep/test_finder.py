@@ -114,7 +114,7 @@ def test_a_still_hand_does_not_end_a_sweep(live: _Live) -> None:
 
 
 @pytest.mark.parametrize(("lit", "kept"), [(0.55, True), (0.45, False)])
-def test_contact_is_judged_by_the_best_that_was_seen(live: _Live, lit: float, kept: bool) -> None:
+def test_contact_is_judged_by_the_best_that_was_seen(live: _Live, lit: float, kept: bool) -> None:  # noqa: FBT001 - a parameter
     live.touch(2, lit=0.8)
     assert (live.touch(3, lit)[-1] == 1) == kept
 

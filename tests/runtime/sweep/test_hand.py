@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import TYPE_CHECKING
 
@@ -174,7 +175,7 @@ def test_a_doubt_gives_its_own_reason_and_action(missing: str, reason: str, acti
 
 def test_skill_is_the_mean_of_what_the_network_says() -> None:
     watch = HandWatch()
-    for number, skill in enumerate((0.2, 0.4, None, 0.9)):
+    for number, skill in enumerate((0.2, 0.4, None, math.nan, 0.9)):
         watch.push(_at(number / 4), number / FRAMES_PER_S, skill)
     assert watch.verdict().skill == pytest.approx(0.5)
     assert _watched(_across()).skill is None

@@ -101,7 +101,7 @@ def test_other_windows_and_counts_follow_the_same_rule(window: int, kept: int) -
 
 
 @pytest.mark.parametrize("graded", [False, True])
-def test_long_sweeps_of_several_runs_follow_the_same_rule(graded: bool) -> None:
+def test_long_sweeps_of_several_runs_follow_the_same_rule(graded: bool) -> None:  # noqa: FBT001 - a parameter
     """Runs up to many times as long as the parts that are held, apart or close, with frames left out, and ties."""
     rng = np.random.default_rng(7 + graded)
     longest = several = 0
@@ -246,7 +246,7 @@ class _Item:
 @pytest.mark.parametrize(("window", "kept"), [(WINDOW, KEPT), (9, 2)])
 @pytest.mark.parametrize("course", ["rising", "falling", "random", "many runs"])
 @pytest.mark.parametrize("graded", [False, True])
-def test_memory_does_not_grow_with_the_sweep(window: int, kept: int, course: str, graded: bool) -> None:
+def test_memory_does_not_grow_with_the_sweep(window: int, kept: int, course: str, graded: bool) -> None:  # noqa: FBT001 - a parameter
     rng = np.random.default_rng(0)
     alive: weakref.WeakSet[_Item] = weakref.WeakSet()
     selector: SweepSelector[_Item] = SweepSelector("head", window, kept)
