@@ -8,11 +8,14 @@ The published rules take the largest section wherever it lies.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
 # Frames with at least this share of the largest size are those around the plane.
@@ -23,6 +26,9 @@ TURN = 0.011
 # Larger outlines elsewhere than the chosen ones, by more than this, contradict the choice.
 MAX_LARGER = 1.05
 _MIN_FRAMES = 3
+_MAD_TO_SIGMA = 1.4826
+# A median scatters so much more than a mean.
+_MEDIAN_EFFICIENCY = 1.2533
 _MIN_CONTRADICTING = 2
 
 
@@ -42,21 +48,40 @@ def why_not_crossed(sizes: npt.NDArray[np.float64], smoothed: npt.NDArray[np.flo
         return f"the {structure} never lasted; hold the probe still on it"
     if np.count_nonzero(sizes > MAX_LARGER * peak) >= _MIN_CONTRADICTING:
         return f"a larger section of the {structure} flashed by; sweep again, more slowly"
-    # Smoothing flattens the end of a run, which is the very place to look at; medians do without it.
-    near = np.flatnonzero((smoothed > 0) & (sizes >= NEAR_SHARE * peak))
+    near = np.flatnonzero(smoothed >= NEAR_SHARE * peak)
     if len(near) < _MIN_FRAMES:
         return f"the {structure} was crossed in fewer than {_MIN_FRAMES} frames; sweep again, more slowly"
-    first, middle, last = (float(np.median(part)) / peak for part in np.array_split(sizes[near], 3))
-    for outer, touches, end, side in (
+    first, last = (rise / peak for rise in _rises(smoothed[near], np.mean))
+    for rise, touches, end in (
         # The first and last two frames are judged by fewer than five, which noise alone makes smaller than the rest.
-        (first, near[0] < _MIN_FRAMES, "begins", "before"),
-        (last, near[-1] >= len(sizes) - _MIN_FRAMES, "ends", "after"),
+        (first, near[0] < _MIN_FRAMES, "begins"),
+        (last, near[-1] >= len(sizes) - _MIN_FRAMES, "ends"),
     ):
-        if middle - outer < -TURN:
+        if rise >= -TURN and touches and rise < TURN:
+            return f"the sweep {end} on the {structure}, and its true plane may lie beyond; sweep across all of it"
+    # Smoothing flattens the end of a run that something cut off in mid-sweep; medians of the sizes themselves do not.
+    lasting = sizes[(smoothed > 0) & (sizes >= NEAR_SHARE * peak)]
+    slack = _uncertainty(lasting)
+    unsmoothed = [(rise + slack) / peak for rise in _rises(lasting, np.median)]
+    for rise, raw, side in ((first, unsmoothed[0], "before"), (last, unsmoothed[1], "after")):
+        if min(rise, raw) < -TURN:
             return (
                 f"the {structure} was largest at the edge of where it was seen, and its true plane may lie {side} "
                 "that; sweep again across all of it"
             )
-        if touches and middle - outer < TURN:
-            return f"the sweep {end} on the {structure}, and its true plane may lie beyond; sweep across all of it"
     return None
+
+
+def _rises(values: npt.NDArray[np.float64], average: Callable[..., np.floating]) -> tuple[float, float]:
+    """Return how far the middle third of values, in order, lies above the first and above the last."""
+    first, middle, last = (float(average(part)) for part in np.array_split(values, 3))
+    return middle - first, middle - last
+
+
+def _uncertainty(values: npt.NDArray[np.float64]) -> float:
+    """Standard error of the difference of two thirds' medians, by how far neighbours scatter round their trend."""
+    steps = np.diff(values)
+    if len(steps) < _MIN_FRAMES:
+        return 0.0
+    scatter = _MAD_TO_SIGMA * float(np.median(np.abs(steps - np.median(steps)))) / math.sqrt(2)
+    return _MEDIAN_EFFICIENCY * scatter * math.sqrt(2 / (len(values) / 3))

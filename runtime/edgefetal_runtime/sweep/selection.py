@@ -1,14 +1,15 @@
 """The best frames of a sweep, chosen while it streams by.
 
 A plane that lasts beats a flash: a running median over five frames removes what lasts less than three, and what is left
-falls into runs. The run with the best frame is chosen, and in it the five best frames, from different parts of its top
-where that is long. Best is the largest section, because a structure's true plane is where its cross-section is largest;
-or, where the network grades frames, the highest grade, smoothed alike. The one in the middle of the five by size is
-reported, whose outline can be shown. The largest alone would be the one with the largest error.
+falls into runs. The run with the best frame is chosen, and in it the five best frames; where more are nearly as good,
+five of these that lie far apart. Best is the largest section, because a structure's true plane is where its
+cross-section is largest; or, where the network grades frames, the highest grade, smoothed alike. The one in the middle
+of the five by size is reported, whose outline can be shown. The largest alone would be the one with the largest error.
 """
 
 from __future__ import annotations
 
+import heapq
 import statistics
 from array import array
 from collections import deque
@@ -21,10 +22,10 @@ from edgefetal_runtime.sweep.crossing import why_not_crossed
 
 WINDOW = 5
 KEPT = 5
-# Frames held of a run, each the best of its part of the run. Where there are more, those far from the best go first,
-# because frames from all of a slow sweep would be several per cent too small; then parts are joined.
-_PARTS = 16
-_NEAR_BEST = 0.98
+# The best frames of a run that are held, and the share of the best one's rank from which frames count as equals: among
+# these, frames far apart share less of their error.
+POOL = 16
+_NEARLY = 0.98
 
 T = TypeVar("T")
 
@@ -88,49 +89,40 @@ class Choice(Generic[T]):
 
 
 @dataclass
-class _Part(Generic[T]):
-    """The best frame of a stretch of a run."""
-
-    rank: float
-    frame: Sized[T]
-
-
-@dataclass
 class _OpenRun(Generic[T]):
     """A run that may go on.
 
     Args:
         first: index of its first frame.
-        width: frames in each part.
-        parts: the best frame of each part that has one, by number of the part.
+        last: index of its last frame so far.
+        pool: its best frames as a heap, the worst first: rank, index downwards, frame.
     """
 
     first: int
-    width: int = 1
     last: int = 0
-    parts: dict[int, _Part[T]] = field(default_factory=dict)
+    pool: list[tuple[float, int, Sized[T]]] = field(default_factory=list)
 
     def add(self, rank: float, frame: Sized[T]) -> None:
-        """Take a frame; where there are too many parts, let go of low ones, and then join them two by two."""
-        self._keep((frame.index - self.first) // self.width, _Part(rank, frame))
-        if len(self.parts) > _PARTS:
-            least = _NEAR_BEST * self.best()
-            self.parts = {number: part for number, part in self.parts.items() if part.rank >= least}
-        while len(self.parts) > _PARTS:
-            self.width *= 2
-            held, self.parts = self.parts, {}
-            for number, part in held.items():
-                self._keep(number // 2, part)
-
-    def _keep(self, number: int, part: _Part[T]) -> None:
-        held = self.parts.get(number)
-        # The earlier of two alike stays.
-        if held is None or part.rank > held.rank:
-            self.parts[number] = part
+        """Take a frame; of frames alike the earlier ones stay."""
+        self.last = frame.index
+        entry = (rank, -frame.index, frame)
+        if len(self.pool) < POOL:
+            heapq.heappush(self.pool, entry)
+        else:
+            heapq.heappushpop(self.pool, entry)
 
     def best(self) -> float:
         """Return the highest rank."""
-        return max(part.rank for part in self.parts.values())
+        return max(rank for rank, _, _ in self.pool)
+
+    def chosen(self, count: int) -> list[Sized[T]]:
+        """Return the best frames; where more are nearly as good as the best, such as lie far apart."""
+        ranked = sorted(self.pool, reverse=True)
+        near = [entry for entry in ranked if entry[0] >= _NEARLY * ranked[0][0]]
+        if len(near) <= count:
+            return [frame for _, _, frame in ranked[:count]]
+        in_order = sorted((frame for _, _, frame in near), key=lambda frame: frame.index)
+        return [in_order[round(place)] for place in np.linspace(0, len(in_order) - 1, count)]
 
 
 class SweepSelector(Generic[T]):
@@ -168,8 +160,8 @@ class SweepSelector(Generic[T]):
         for position in range(max(0, len(self._recent) - self._half), len(self._recent)):
             self._judge(position)
         self._close()
-        ranked = [] if self._best is None else sorted(self._best.parts.values(), key=lambda p: (-p.rank, p.frame.index))
-        frames = sorted((part.frame for part in ranked[: self._kept]), key=lambda kept: (kept.size, kept.index))
+        chosen = [] if self._best is None else self._best.chosen(self._kept)
+        frames = sorted(chosen, key=lambda kept: (kept.size, kept.index))
         return Choice(
             frames=tuple(frames),
             runs=tuple(self._runs),
@@ -202,7 +194,6 @@ class SweepSelector(Generic[T]):
                 rank = statistics.median_low([f.grade or 0.0 for f in around] + [0.0] * missing)
             if self._open is None:
                 self._open = _OpenRun(frame.index)
-            self._open.last = frame.index
             self._open.add(rank, frame)
 
     def _close(self) -> None:

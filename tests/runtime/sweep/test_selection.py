@@ -11,7 +11,7 @@ import pytest
 
 from edgefetal_runtime.sweep.selection import KEPT, WINDOW, Choice, Run, Sized, SweepSelector
 
-MAX_PARTS = 16
+HELD = 16
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,11 @@ def _rule(sizes: list[float], grades: list[float] | None = None, window: int = W
     if not runs:
         return _Plain([], [], None)
     number = max(range(len(runs)), key=lambda n: (runs[n].best, -n))
-    first, frames, width = runs[number].first, members[number], 1
-    while len({(index - first) // width for index in frames}) > MAX_PARTS:
-        width *= 2
-    parts = [list(part) for _, part in itertools.groupby(frames, key=lambda index: (index - first) // width)]
-    best = [min(part, key=lambda index: (-ranks[index], index)) for part in parts]
-    best = sorted(best, key=lambda index: (-ranks[index], index))[:kept]
+    pool = sorted(members[number], key=lambda index: (-ranks[index], index))[:HELD]
+    near = sorted(index for index in pool if ranks[index] >= 0.98 * ranks[pool[0]])
+    best = pool[:kept]
+    if len(near) > kept:
+        best = [near[round((len(near) - 1) * place / (kept - 1))] if kept > 1 else near[0] for place in range(kept)]
     return _Plain(sorted(best, key=lambda index: (sizes[index], index)), runs, runs[number])
 
 
@@ -116,7 +115,7 @@ def test_long_sweeps_of_several_runs_follow_the_same_rule(graded: bool) -> None:
         longest = max(longest, *(run.last - run.first for run in plain.runs), 0)
         several += len(plain.runs) > 1
     # The sweeps were such that something could go wrong.
-    assert longest > 8 * MAX_PARTS
+    assert longest > 8 * HELD
     assert several > 100
 
 
@@ -152,12 +151,13 @@ def test_of_a_still_nobody_asks_whether_the_plane_was_crossed_and_of_nothing_nei
     assert _choose([0.0] * 9).doubt is None
 
 
-def test_the_frames_of_a_long_run_are_from_different_parts_of_it() -> None:
-    """Neighbours share their error; sixteen parts of equal length have one frame each."""
+def test_the_frames_of_a_long_run_are_its_best_and_lie_apart() -> None:
+    """Neighbours share their error, and frames far from the plane are too small."""
     sizes = [1000.0 - abs(index - 320) for index in range(640)]
     indices = sorted(_streamed(sizes))
     assert len(indices) == KEPT
-    assert len({index // 64 for index in indices}) == KEPT
+    assert min(np.diff(indices)) >= 3
+    assert min(sizes[index] for index in indices) >= 990
 
 
 def test_the_run_with_the_best_frame_is_chosen_however_long_the_others_last() -> None:
@@ -198,14 +198,13 @@ def test_the_peak_of_a_sweep_is_found_and_the_largest_alone_is_not_reported() ->
     sizes[31] = 140.0
     best = _choose(sizes).middle
     assert best is not None
-    # The five are from parts of four frames each.
-    assert 90 <= best.size <= 100
+    assert 97 <= best.size <= 100
 
 
-def test_of_frames_alike_the_earlier_ones_are_kept() -> None:
-    assert _streamed([50.0] * MAX_PARTS) == [0, 1, 2, 3, 4]
-    # From here on in pairs, of which the earlier one stays.
-    assert _streamed([50.0] * (MAX_PARTS + 1)) == [0, 2, 4, 6, 8]
+def test_of_frames_alike_the_earlier_ones_are_held_and_those_far_apart_kept() -> None:
+    assert _streamed([50.0] * 5) == [0, 1, 2, 3, 4]
+    assert _streamed([50.0] * HELD) == [0, 4, 8, 11, 15]
+    assert _streamed([50.0] * 100) == [0, 4, 8, 11, 15]
 
 
 @pytest.mark.parametrize("length", [6, 9, 30])
@@ -264,7 +263,7 @@ def test_memory_does_not_grow_with_the_sweep(window: int, kept: int, course: str
         del item
         most = max(most, len(alive))
     # The frames of the window, and the best ones of the best run and of the one that goes on.
-    assert kept <= most <= window + 2 * MAX_PARTS + 1
+    assert kept <= most <= window + 2 * HELD + 1
     assert len(selector.finish().frames) == kept
 
 
