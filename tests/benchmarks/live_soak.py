@@ -3,7 +3,7 @@
 python tests/benchmarks/live_soak.py --minutes 60                      # a simulated probe at 30 frames a second
 python tests/benchmarks/live_soak.py --minutes 600 --source v4l2:/dev/video0
 
-The simulated probe plays sweeps across a head, six seconds each, with the probe in the air for two seconds between.
+The simulated probe plays sweeps across a head, ten seconds each, with the probe in the air for twenty between.
 Memory is that of the program and its capture child together, by /proc, without what the two share.
 """
 
@@ -24,7 +24,7 @@ from edgefetal_calibration.phantom.exam import Exam, ExamPlan
 from edgefetal_calibration.phantom.protocol import Protocol
 
 _FPS = 30
-_SWEEP_FRAMES, _AIR_FRAMES = 6 * _FPS, 2 * _FPS
+_SWEEP_FRAMES, _AIR_FRAMES = 10 * _FPS, 20 * _FPS
 _SAMPLE_S = 5.0
 _WARM_UP_S = 90.0
 

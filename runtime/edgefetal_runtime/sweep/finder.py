@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _MIN_LIT = 0.10
 _CONTACT_OF_BEST = 0.6
 _BEGIN_S, _END_S = 0.3, 1.0
+_STILL_S = 0.2
 # A sweep takes some ten seconds. One that never ends is cut, so that what was seen is measured and memory is bounded.
 MAX_SWEEP_S = 120.0
 
@@ -39,6 +40,7 @@ class SweepFinder:
         self._segment: int | None = None
         self._since_s: float | None = None
         self._began_s = 0.0
+        self._moved_s: float | None = None
         self._best_lit = 0.0
         self._interruption: str | None = None
         self._last: Glance | None = None
@@ -70,7 +72,8 @@ class SweepFinder:
         """
         if self._segment is not None and segment != self._segment:
             self._interruption = "the picture was interrupted" if self._open else None
-            self._open, self._since_s, self._last, self._overruled = False, None, None, False
+            self._open, self._overruled = False, False
+            self._since_s = self._last = self._moved_s = None
         self._segment = segment
         if self._open and timestamp_s - self._began_s > MAX_SWEEP_S:
             self._set(timestamp_s, open_=False)
@@ -94,13 +97,17 @@ class SweepFinder:
         """Begin or end a sweep once contact and movement have changed for long enough."""
         self._best_lit = max(self._best_lit, seen.lit)
         touches = seen.lit >= max(_MIN_LIT, _CONTACT_OF_BEST * self._best_lit)
-        # The machine's own freeze repeats a frame bit by bit; a still hand does not.
-        moves = self._last is not None and not np.array_equal(seen.small, self._last.small)
+        # The machine's own freeze repeats a frame bit by bit; a still hand does not. A grabber may double frames.
+        if self._last is not None and not np.array_equal(seen.small, self._last.small):
+            self._moved_s = timestamp_s
+        moves = self._moved_s is not None and timestamp_s - self._moved_s < _STILL_S
         if (touches and moves) == self._open:
             self._since_s, self._overruled = None, False
             return
         if self._overruled:
             return
-        self._since_s = timestamp_s if self._since_s is None else self._since_s
+        if self._since_s is None:
+            # A picture that froze has been still for as long as it did not move.
+            self._since_s = self._moved_s if touches and not moves and self._moved_s is not None else timestamp_s
         if timestamp_s - self._since_s >= (_END_S if self._open else _BEGIN_S):
             self._set(timestamp_s, open_=not self._open)

@@ -14,7 +14,7 @@ import pytest
 from edgefetal_devices.errors import SourceError
 from edgefetal_runtime.exam import pipeline
 from edgefetal_runtime.exam.pipeline import ExamResult, Listener, examine
-from edgefetal_runtime.exam.record import ALL_SWEEPS, MeasurementRecord, SweepRecord
+from edgefetal_runtime.exam.record import ALL_SWEEPS
 from edgefetal_runtime.frame import Frame
 from edgefetal_runtime.growth.gestation import parse_age
 from edgefetal_runtime.infer.bundle import Bundle, Heads
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
+
+    from edgefetal_runtime.exam.record import Exam
 
 SHAPE = (270, 400)
 SCALE = Scale(0.3, 0.3, origin="test", relative_uncertainty=0.01)
@@ -151,15 +153,15 @@ def test_whatever_breaks_a_live_examination_what_was_seen_is_measured_and_the_re
 ) -> None:
     source, network, says = _breaking(stage, bundle, answers("head"), monkeypatch)
     told: list[int] = []
-    swept: list[SweepRecord] = []
-    listener = Listener(lambda seen: told.append(seen.finding.frame.index), lambda sweep, _: swept.append(sweep))
+    swept: list[pipeline.SweepResult] = []
+    listener = Listener(lambda seen, _: told.append(seen.finding.frame.index), lambda sweep, _: swept.append(sweep))
     result = examine(source, "camera", bundle, network, listener, finder=_finder())
     assert told == list(range(BREAKS_AT)), "every frame before it, and none after"
     exam = result.exam
     assert exam.ended is not None
     assert says in exam.ended
     (sweep,) = exam.sweeps
-    assert swept == [sweep]
+    assert [result.record for result in swept] == [sweep]
     assert (sweep.name, sweep.frames_seen) == ("sweep 1", BREAKS_AT)
     assert sweep.hand is not None
     assert (sweep.hand.light, sweep.hand.reason, sweep.hand.action) == ("red", exam.ended, "repeat this sweep")
@@ -222,7 +224,7 @@ class _Pressing:
     finder: SweepFinder
     pressed: int = 0
 
-    def on_frame(self, seen: pipeline.Seen) -> None:
+    def on_frame(self, seen: pipeline.Seen, _: object) -> None:
         if seen.finding.frame.segment > self.pressed:
             self.pressed = seen.finding.frame.segment
             self.finder.command()
@@ -235,9 +237,10 @@ def test_an_interrupted_sweep_is_marked_and_the_others_are_kept(bundle: Bundle, 
     pressing = _Pressing(finder)
     swept: list[tuple[str, int]] = []
 
-    def on_sweep(sweep: SweepRecord, measured: tuple[MeasurementRecord, ...]) -> None:
-        assert {m.sweep for m in measured} == {sweep.name}
-        swept.append((sweep.name, len(measured)))
+    def on_sweep(sweep: pipeline.SweepResult, record: Callable[[], Exam]) -> None:
+        assert {m.sweep for m in sweep.records} == {sweep.record.name}
+        assert record().ended is not None
+        swept.append((sweep.record.name, len(sweep.records)))
 
     source = Live(3 * (LENGTH + 3), segments=_interrupted())
     result = examine(source, "s", bundle, network, Listener(pressing.on_frame, on_sweep), finder=finder)

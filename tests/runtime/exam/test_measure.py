@@ -157,7 +157,7 @@ def test_a_still_is_measured_without_asking_how_it_was_found(
         ),
         ([200.0] * 9, "the sweep begins on the head, and its true plane may lie beyond; sweep across all of it"),
         (
-            [0.0] * 3 + [175.0] * 3 + [120.0] * 2 + [175.0] * 3 + [0.0] * 3,
+            [0.0] * 3 + [175.0, 175.0, 120.0, 175.0, 120.0, 175.0, 175.0] + [0.0] * 3,
             "2 of 5 frames contradict the others; sweep again, slowly",
         ),
     ],

@@ -79,6 +79,6 @@ def test_a_full_disk_half_way_leaves_nothing(
         return good(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full_for_pictures)
-    with pytest.raises(OutputError, match=r"one cannot be written \(No space left on device\); check space"):
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\); check the folder, space"):
         write_exam(result, tmp_path / "one")
     assert list(tmp_path.iterdir()) == []

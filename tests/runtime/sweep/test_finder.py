@@ -87,6 +87,19 @@ def test_a_short_touch_begins_nothing_and_a_short_loss_ends_nothing(live: _Live)
     assert live.finder.number == 1
 
 
+def test_frames_that_a_grabber_doubles_are_a_moving_picture() -> None:
+    live = _Live(SweepFinder(), 60)
+    places = []
+    for _ in range(90):
+        places += live._play(1 / 60, lit=0.5, moves=True)
+        doubled = live.finder._last
+        assert doubled is not None
+        live.now_s += 1 / 60
+        places.append(live.finder.place(Glance(doubled.small.copy(), doubled.lit), live.now_s, 0))
+    assert places[-1] == 1
+    assert places.index(1) / 60 == pytest.approx(BEGIN_S, abs=0.1)
+
+
 def test_sweeps_are_numbered_as_they_come(live: _Live) -> None:
     seen: list[int | None] = []
     for _ in range(4):
