@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from rich.live import Live
@@ -34,7 +35,11 @@ def live_table(view: LiveView) -> Table:
     if view.latency_ms is not None:
         rows.append(("latency", Text(f"{view.latency_ms[0]:.0f} ms, 99 % within {view.latency_ms[1]:.0f} ms")))
     rows.append(("pixel size", Text(view.scale or "-")))
-    rows.append(("sweep", Text(view.sweep or "none runs; put the probe on and move it")))
+    if state == "live":
+        rows.append(("sweep", Text(view.sweep or "none runs; put the probe on and move it")))
+    elif status.last_frame_s is not None:
+        # What is shown below is of then, and must not pass for now.
+        rows.append(("last frame", Text(f"{time.monotonic() - status.last_frame_s:.0f} s ago", "bold red")))
     if view.hand is not None:
         light = view.hand.light.value
         rows.append(("light", Text(f"{light.upper()}: {view.hand.reason}; {view.hand.action}", _STYLES[light])))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from edgefetal_devices.errors import EdgeFetalError
+from edgefetal_devices.errors import EdgeFetalError, EnvironmentLacksError
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
 from edgefetal_runtime.biometry.principal import PRINCIPAL
 from edgefetal_runtime.exam.find import find_all
@@ -214,10 +214,19 @@ class _Broken:
     reason: str | None = None
 
     def guard(self, seen: Iterator[Seen]) -> Iterator[Seen]:
-        """Yield until an error comes, and take that for the end: what a live source showed does not come again."""
+        """Yield until an error comes, and take that for the end: what a live source showed does not come again.
+
+        Raises:
+            EnvironmentLacksError: nothing was ever seen, because this machine lacks something.
+        """
+        any_seen = False
         try:
-            yield from seen
+            for frame in seen:
+                any_seen = True
+                yield frame
         except EdgeFetalError as error:
+            if isinstance(error, EnvironmentLacksError) and not any_seen:
+                raise
             self.reason = str(error)
         except Exception as error:  # noqa: BLE001 - whatever broke, what was measured is to be saved
             self.reason = f"the analysis broke off ({type(error).__name__}: {error}); start it again"
