@@ -8,14 +8,18 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 HC18 ?= ../shared/data/hc18
 SONONET ?= ../shared/data/sononet/SonoNet16.npz
 
-.PHONY: demo test lint bench starter clean
+.PHONY: demo test faults lint bench starter clean
 
 demo: $(VENV)/.clinic  ## the whole job on a simulated sweep
 	rm -rf demo-exam
 	$(BIN)/edgefetal demo --out demo-exam
 
 test: $(VENV)/.workstation $(CLINIC)/.wheel  ## the test suite
-	EDGEFETAL_CLINIC_PYTHON="$(CURDIR)/$(CLINIC)/bin/python" $(BIN)/python -m pytest
+	EDGEFETAL_CLINIC_PYTHON="$(CURDIR)/$(CLINIC)/bin/python" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: $(VENV)/.workstation  ## every fault that is put into live sources, the store and the service, and how each ended
+	$(BIN)/python -m pytest -s -m "slow or not slow" tests/runtime/sources/live tests/runtime/store tests/runtime/service \
+	  tests/runtime/exam/test_stages.py tests/runtime/exam/test_live_pipeline.py tests/edgefetal/test_live.py
 
 lint: $(VENV)/.workstation  ## style, types, layers
 	$(BIN)/ruff check .

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgefetal.starter import bundle_folder
     from edgefetal_devices.errors import EdgeFetalError
+    from edgefetal_runtime.exam.folder import write_exam
     from edgefetal_runtime.exam.pipeline import examine
     from edgefetal_runtime.exam.record import Exam
-    from edgefetal_runtime.exam.store import write_exam
     from edgefetal_runtime.growth.assess import GrowthReport, assess
     from edgefetal_runtime.growth.gestation import GestationalAge
     from edgefetal_runtime.growth.measures import Biometry
@@ -63,7 +63,7 @@ _HOMES = {
     "load_network": "edgefetal_runtime.infer.network",
     "open_for_clinic": "edgefetal_runtime.infer.golden",
     "open_source": "edgefetal_runtime.sources.source",
-    "write_exam": "edgefetal_runtime.exam.store",
+    "write_exam": "edgefetal_runtime.exam.folder",
 }
 
 

@@ -54,8 +54,8 @@ def demo(
     from edgefetal_calibration.phantom.writers import write_video
     from edgefetal_devices.errors import CheckFailedError
     from edgefetal_runtime.atomic import json_bytes, require_new_folder
+    from edgefetal_runtime.exam.folder import RECORD, write_exam
     from edgefetal_runtime.exam.pipeline import Listener, examine
-    from edgefetal_runtime.exam.store import RECORD, write_exam
     from edgefetal_runtime.growth.gestation import format_weeks, parse_age
     from edgefetal_runtime.infer.golden import open_for_clinic
     from edgefetal_runtime.scale import Scale

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from edgefetal_runtime.exam.folder import ExamFolder
     from edgefetal_runtime.exam.record import BundleRecord, Exam
-    from edgefetal_runtime.exam.store import ExamFolder
     from edgefetal_runtime.frame import Frame
     from edgefetal_runtime.store.live import OpenExam
 
@@ -76,7 +76,7 @@ def keeping(
         OutputError: either cannot be written.
         StoreError: another process owns the store, or it is damaged.
     """
-    from edgefetal_runtime.exam.store import exam_folder
+    from edgefetal_runtime.exam.folder import exam_folder
     from edgefetal_runtime.store.exams import ExamStore
 
     if out is None and store is None:

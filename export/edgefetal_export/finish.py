@@ -145,8 +145,10 @@ def judge_for(
         for result in evaluate_heads(unlimited, heads, advance, hidden_share=share)[REFERENCE]
     ]
     others = [exam for exam in validation if not isinstance(exam, HeadCase)]
-    advance = progress.step("fit thresholds on validation exams", len(others))
-    frames = evaluate_frames(unlimited, others, FRAMES_PER_EXAM, on_exam=advance)[REFERENCE]
+    frames: list[FrameResult] = []
+    if others:
+        advance = progress.step("fit thresholds on validation exams", len(others))
+        frames = evaluate_frames(unlimited, others, FRAMES_PER_EXAM, on_exam=advance)[REFERENCE]
     fitted = manifest.model_copy(update={"thresholds": fit_thresholds(unrefused, cut, frames)})
     advance = progress.step("run the float graph on validation subjects", len(validation))
     results = evaluate_frames({REFERENCE: Network(fitted, backend)}, validation, FRAMES_PER_EXAM, on_exam=advance)[

@@ -25,7 +25,7 @@ def saved(edgefetal: CommandLine, head_png: Path, sweep: HeadSweep, tmp_path: Pa
     """Three exams in a store: two of one patient with the record of a real run, and one that was interrupted."""
     edgefetal.json("run", "starter", head_png, "--mm-per-px", sweep.mm_per_px, "--out", "run")
     record = (tmp_path / "run" / "exam.json").read_text()
-    overlay = {"overlay-001.png": next((tmp_path / "run").glob("overlay-*.png")).read_bytes()}
+    overlay = {"overlay-001-head.png": next((tmp_path / "run").glob("overlay-*.png")).read_bytes()}
     with ExamStore.open(tmp_path / "store", Policy(reserve_bytes=MIB)) as store:
         exams = [store.begin("0042", "head.png", BUNDLE).save_record(record, overlay) for _ in range(2)]
         store.begin("0043", "left.png", BUNDLE).checkpoint("{}")
@@ -79,7 +79,7 @@ def test_exams_export(edgefetal: CommandLine, saved: list[StoredExam], tmp_path:
     for name, sha256 in json.loads((folder / "manifest.json").read_text())["files"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
     # As `run` wrote it, to the byte.
-    for name in ("exam.json", "overlay-001.png"):
+    for name in ("exam.json", "overlay-001-head.png"):
         assert (folder / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
     again = edgefetal("exams", "export", "store", "--exam", saved[0].exam_id, "--out", "out")
     assert again.exit_code == 2

@@ -60,7 +60,7 @@ def test_layers_hold(copy: Path) -> None:
         ("runtime/edgefetal_runtime/biometry/quantities.py", "import edgefetal_runtime.growth.assess"),
         ("runtime/edgefetal_runtime/growth/formula.py", "import edgefetal_runtime.exam.interpretation"),
         ("runtime/edgefetal_runtime/exam/record.py", "import edgefetal_runtime.store.exams"),
-        ("runtime/edgefetal_runtime/exam/store.py", "import edgefetal_runtime.service.pulse"),
+        ("runtime/edgefetal_runtime/exam/folder.py", "import edgefetal_runtime.service.pulse"),
     ],
 )
 def test_planted_violation_is_found(copy: Path, file: str, line: str) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edgefetal_devices.errors import OutputError
+from edgefetal_runtime.exam.folder import RECORD, write_exam
 from edgefetal_runtime.exam.pipeline import ExamResult
 from edgefetal_runtime.exam.record import SCHEMA_VERSION, BundleRecord, Exam, Timings
-from edgefetal_runtime.exam.store import RECORD, write_exam
 
 
 @pytest.fixture
