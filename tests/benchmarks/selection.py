@@ -79,7 +79,8 @@ def answers(network: Network, exam: PhantomExam) -> dict[str, Answer]:
         return Answer(frame, packed.astype(np.bool_).reshape(shape))
 
     return {
-        "ours": answer(abdomen_answer(ours, per_sweep, shape).frame),
+        # What the runtime outlines, as it would answer.
+        "ours": abdomen_answer(ours, per_sweep, shape),
         "largest outline": answer(_largest(rows)),
         "most positives, then largest": answer(_most_positive(rows)),
         "highest quality": answer(int(np.argmax([row.quality for row in rows]))),

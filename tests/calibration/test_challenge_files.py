@@ -35,7 +35,7 @@ def _result(rank: float, index: int = 3, *, measured: bool = True) -> StructureR
     outline = Outline(Ellipse(40.0, 30.0, 20.0, 20.0, 0.0), SCALE, contour, 1.0, 0.0, 1.0, 0.0)
     frame = Frame(np.zeros(SHAPE, np.uint8), "s", index, 0.0, SCALE)
     value = Measured(35.0, "mm") if measured else Abstained("not seen")
-    choice = Choice((), (Run(0, 5, rank),), Run(0, 5, rank), graded=True, seen=6, doubt=None)
+    choice = Choice((), None, (Run(0, 5, rank),), Run(0, 5, rank), graded=True, seen=6, doubt=None)
     return StructureResult("abdomen", choice, {AC: value}, frame, outline, (frame,), "")
 
 

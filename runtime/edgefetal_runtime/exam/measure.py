@@ -114,7 +114,7 @@ class StructureSelector:
                 be one.
         """
         choice = self._by_source(self._selector.finish())
-        best = choice.middle
+        best = choice.measured
         reason = self._why_nothing(choice)
         if best is None or reason is not None:
             return self._nothing(choice, reason or "nothing was chosen")
@@ -170,11 +170,9 @@ def _why(choice: Choice[Finding], index: int) -> str:
     if run is None or run.first == run.last:
         return "the only frame"
     others = f", of {len(choice.runs)} runs the best," if len(choice.runs) > 1 else ""
-    what = "graded best" if choice.graded else "largest"
-    return (
-        f"frames {run.first} to {run.last}{others} show the structure; of the {len(choice.frames)} {what} ones frame "
-        f"{index} is the middle one by size"
-    )
+    count = len(choice.frames)
+    which = f"the best of {count} graded best" if choice.graded else f"the middle one by size of the {count} largest"
+    return f"frames {run.first} to {run.last}{others} show the structure; frame {index} is {which}"
 
 
 def measure(

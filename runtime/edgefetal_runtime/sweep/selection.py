@@ -3,8 +3,10 @@
 A plane that lasts beats a flash: a running median over five frames removes what lasts less than three, and what is left
 falls into runs. The run with the best frame is chosen, and in it the five best frames; where more are nearly as good,
 five of these that lie far apart. Best is the largest section, because a structure's true plane is where its
-cross-section is largest; or, where the network grades frames, the highest grade, smoothed alike. The one in the middle
-of the five by size is reported, whose outline can be shown. The largest alone would be the one with the largest error.
+cross-section is largest, and the one in the middle of the five by size is measured: the largest alone would be the one
+with the largest error. Where the network grades frames, best is the highest mean grade of a frame and its neighbours,
+and the best of the five is measured unless its size strays from theirs. What is measured is one frame, whose outline
+can be shown.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ KEPT = 5
 # these, frames far apart share less of their error.
 POOL = 16
 _NEARLY = 0.98
+# A graded frame whose outline differs from the middle one's by more is an outlier, however good its grade.
+_MAX_STRAY = 0.05
 
 T = TypeVar("T")
 
@@ -68,6 +72,7 @@ class Choice(Generic[T]):
 
     Args:
         frames: from the smallest outline to the largest; empty where nothing lasted.
+        measured: the one of them that is measured, or None.
         runs: every run of the sweep.
         chosen: the run that the frames are of, or None.
         graded: whether grades decided, and not sizes.
@@ -76,16 +81,12 @@ class Choice(Generic[T]):
     """
 
     frames: tuple[Sized[T], ...]
+    measured: Sized[T] | None
     runs: tuple[Run, ...]
     chosen: Run | None
     graded: bool
     seen: int
     doubt: str | None
-
-    @property
-    def middle(self) -> Sized[T] | None:
-        """The frame in the middle by size (the lower of two), or None where none was chosen."""
-        return self.frames[(len(self.frames) - 1) // 2] if self.frames else None
 
 
 @dataclass
@@ -115,13 +116,13 @@ class _OpenRun(Generic[T]):
         """Return the highest rank."""
         return max(rank for rank, _, _ in self.pool)
 
-    def chosen(self, count: int) -> list[Sized[T]]:
-        """Return the best frames; where more are nearly as good as the best, such as lie far apart."""
+    def chosen(self, count: int) -> list[tuple[float, Sized[T]]]:
+        """Return the best frames with their ranks; where more are nearly as good as the best, such as lie far apart."""
         ranked = sorted(self.pool, reverse=True)
         near = [entry for entry in ranked if entry[0] >= _NEARLY * ranked[0][0]]
         if len(near) <= count:
-            return [frame for _, _, frame in ranked[:count]]
-        in_order = sorted((frame for _, _, frame in near), key=lambda frame: frame.index)
+            return [(rank, frame) for rank, _, frame in ranked[:count]]
+        in_order = sorted(((rank, frame) for rank, _, frame in near), key=lambda entry: entry[1].index)
         return [in_order[round(place)] for place in np.linspace(0, len(in_order) - 1, count)]
 
 
@@ -161,9 +162,10 @@ class SweepSelector(Generic[T]):
             self._judge(position)
         self._close()
         chosen = [] if self._best is None else self._best.chosen(self._kept)
-        frames = sorted(chosen, key=lambda kept: (kept.size, kept.index))
+        frames = sorted((frame for _, frame in chosen), key=lambda kept: (kept.size, kept.index))
         return Choice(
             frames=tuple(frames),
+            measured=_measured(chosen, frames, graded=self._graded),
             runs=tuple(self._runs),
             chosen=max(self._runs, key=lambda run: run.best, default=None),
             graded=self._graded,
@@ -191,7 +193,8 @@ class SweepSelector(Generic[T]):
         elif lasting:
             rank = smoothed
             if frame.grade is not None:
-                rank = statistics.median_low([f.grade or 0.0 for f in around] + [0.0] * missing)
+                place = position - max(0, position - self._half)
+                rank = statistics.fmean(beside.grade or 0.0 for beside in around[max(0, place - 1) : place + 2])
             if self._open is None:
                 self._open = _OpenRun(frame.index)
             self._open.add(rank, frame)
@@ -204,3 +207,14 @@ class SweepSelector(Generic[T]):
         if self._best is None or self._open.best() > self._best.best():
             self._best = self._open
         self._open = None
+
+
+def _measured(chosen: list[tuple[float, Sized[T]]], frames: list[Sized[T]], *, graded: bool) -> Sized[T] | None:
+    """Return the frame in the middle by size (the lower of two); of graded ones the best, unless its size strays."""
+    if not frames:
+        return None
+    middle = frames[(len(frames) - 1) // 2]
+    if not graded:
+        return middle
+    alike = [entry for entry in chosen if abs(entry[1].size - middle.size) <= _MAX_STRAY * middle.size]
+    return max(alike, key=lambda entry: (entry[0], -entry[1].index))[1]

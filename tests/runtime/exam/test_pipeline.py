@@ -266,7 +266,7 @@ def test_the_frames_of_a_sweep_are_chosen_by_the_rule(examined: Callable[..., Ex
     assert (head.chosen, head.decided_by) == (hc.frames, "size")
     assert [(run.first, run.last) for run in head.runs] == [(2, 10)]
     assert head.runs[0].best == pytest.approx(_perimeter(1, RATIO) * _semi_major(140.0), rel=5e-3)
-    assert head.why == ("frames 2 to 10 show the structure; of the 5 largest ones frame 5 is the middle one by size")
+    assert head.why == ("frames 2 to 10 show the structure; frame 5 is the middle one by size of the 5 largest")
     assert head.contour_px is not None
     assert np.ptp(np.array(head.contour_px)[:, 0]) == pytest.approx(
         2 * _semi_major(140.0) * math.hypot(math.cos(0.3), RATIO * math.sin(0.3)), rel=0.01

@@ -47,7 +47,7 @@ def _passes(sizes: list[float]) -> bool:
 
 def _error(sizes: list[float]) -> float:
     """Relative error of the size of the frame that is measured."""
-    middle = _choose(sizes).middle
+    middle = _choose(sizes).measured
     assert middle is not None
     return middle.size / TRUE_SIZE - 1
 

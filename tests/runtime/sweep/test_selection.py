@@ -35,7 +35,11 @@ def _medians(values: list[float], window: int) -> list[float]:
 def _rule(sizes: list[float], grades: list[float] | None = None, window: int = WINDOW, kept: int = KEPT) -> _Plain:
     """The rule written down plainly."""
     smoothed = _medians(sizes, window)
-    ranks = smoothed if grades is None else _medians(grades, window)
+    ranks = smoothed
+    if grades is not None and window > 1:
+        ranks = [float(np.mean(grades[max(0, k - 1) : k + 2])) for k in range(len(grades))]
+    elif grades is not None:
+        ranks = grades
     runs, members = [], []
     for goes_on, group in itertools.groupby(range(len(sizes)), key=lambda index: smoothed[index] > 0):
         shown = [index for index in group if sizes[index] > 0]
@@ -130,13 +134,13 @@ def test_an_ungraded_rise_is_ranked_by_size_and_a_graded_one_by_grade() -> None:
 
 def test_a_flash_of_a_high_grade_is_not_chosen_over_a_lasting_one() -> None:
     sizes = [0.0] * 3 + [100.0] * 12 + [0.0] * 3
-    for flash in ((8,), (8, 9), (8, 10)):
-        grades = [0.5 if 3 <= index < 6 else 0.1 for index in range(18)]
-        for index in flash:
-            grades[index] = 1.0
-        chosen = _choose(sizes, grades).chosen
-        assert chosen is not None
-        assert chosen.best == 0.5
+    grades = [0.5 if 3 <= index < 6 else 0.1 for index in range(18)]
+    grades[8] = 1.0
+    choice = _choose(sizes, grades)
+    assert choice.chosen is not None
+    assert choice.chosen.best == pytest.approx(0.5)
+    assert choice.measured is not None
+    assert choice.measured.index == 4
 
 
 def test_grades_decide_without_asking_whether_the_plane_was_crossed() -> None:
@@ -196,7 +200,7 @@ def test_a_still_is_kept() -> None:
 def test_the_peak_of_a_sweep_is_found_and_the_largest_alone_is_not_reported() -> None:
     sizes = [100.0 - abs(index - 30) for index in range(60)]
     sizes[31] = 140.0
-    best = _choose(sizes).middle
+    best = _choose(sizes).measured
     assert best is not None
     assert 97 <= best.size <= 100
 
@@ -268,11 +272,26 @@ def test_memory_does_not_grow_with_the_sweep(window: int, kept: int, course: str
 
 
 @pytest.mark.parametrize(("count", "place"), [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)])
-def test_the_middle_one_is_the_lower_of_two(count: int, place: int) -> None:
-    frames = tuple(Sized(index, 100.0 + index, None) for index in range(count))
-    assert Choice(frames, (), None, graded=False, seen=count, doubt=None).middle is frames[place]
+def test_of_sizes_the_middle_one_is_measured_the_lower_of_two(count: int, place: int) -> None:
+    choice = _choose([0.0] * 3 + [100.0 + index for index in range(count)] + [0.0] * 3)
+    if count < 3:
+        assert choice.measured is None, "a flash"
+    else:
+        assert choice.measured is choice.frames[place]
+
+
+def test_of_grades_the_best_is_measured_unless_its_size_strays() -> None:
+    sizes = [0.0] * 3 + [100.0] * 7 + [0.0] * 3
+    grades = [0.0] * 3 + [0.5, 0.6, 0.7, 0.8, 0.9, 0.8, 0.6] + [0.0] * 3
+    measured = _choose(sizes, grades).measured
+    assert measured is not None
+    assert measured.index == 7
+    sizes[7] = 130.0
+    measured = _choose(sizes, grades).measured
+    assert measured is not None
+    assert measured.index == 6
 
 
 def test_of_none_there_is_no_middle() -> None:
     choice = _choose([0.0] * 9)
-    assert (choice.frames, choice.runs, choice.chosen, choice.middle) == ((), (), None, None)
+    assert (choice.frames, choice.runs, choice.chosen, choice.measured) == ((), (), None, None)
