@@ -21,7 +21,7 @@ class NetworkOutput:
     """What the network says of one frame.
 
     Args:
-        mask_logits: shape (structures, h, w), float32.
+        mask_logits: shape (structures, h, w), float32; no structures where the network has no such head.
         plane_probability: probability of each plane class; empty where the network has no such head.
         quality: of the frame, 0 to 1, or None where the network has no such head.
         skill: of the operator, 0 to 1, or None where the network has no such head.
@@ -55,7 +55,7 @@ class Network:
         heads = self.manifest.heads
         probability = _softmax(outputs["plane"][0].astype(np.float64)) if heads.plane else np.empty(0)
         return NetworkOutput(
-            mask_logits=outputs["mask"][0],
+            mask_logits=outputs["mask"][0] if heads.mask else np.empty((0, *image.shape[2:]), np.float32),
             plane_probability=dict(zip(heads.plane, probability.tolist(), strict=True)),
             quality=_sigmoid(outputs["quality"]) if heads.quality else None,
             skill=_sigmoid(outputs["skill"]) if heads.skill else None,
