@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefetal_devices.errors import BundleError
+from edgefetal_devices.profile import profile_names, read_profile
 from edgefetal_runtime.infer.backends import Backend, open_backend
 from edgefetal_runtime.infer.bundle import MODEL, Bundle, Manifest
 from edgefetal_runtime.infer.preprocess import Letterbox, preprocess
@@ -87,6 +88,9 @@ def load_network(bundle: Bundle, *, backend: str = "auto", file: str = MODEL, th
         BundleError: the graph was altered, is not accepted, or is not what the manifest says.
         EnvironmentLacksError: no back end can run here.
     """
+    device = bundle.manifest.device
+    if backend == "auto" and device in profile_names():
+        backend = read_profile(device).back_end
     network = Network(bundle.manifest, open_backend(backend, bundle.read(file), threads))
     spec = bundle.manifest.preprocess
     try:
