@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgefetal_runtime.infer.network import Network
 
 CASES_PAGE: Final = "worst_cases.html"
-# Outlines of the label, the float graph and the shipped one, in the order in which they are drawn: blue, green, red.
+# Outlines in the order in which they are drawn, each colour as its share of blue, green and red.
 _COLOURS: Final = {"truth": (115, 158, 0), "reference": (233, 180, 86), "shipped": (0, 94, 213)}
 _KEY: Final = "truth green, float blue, shipped orange"
 # A line of one pixel hides what it is drawn on unless the picture is about so wide.

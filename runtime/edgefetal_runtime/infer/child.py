@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import weakref
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final, cast
@@ -27,12 +29,19 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 _END_S: Final = 10.0
+# So that a frame need not go in pieces; more than this Linux does not let every user have.
+_PIPE_BYTES: Final = 2**20
 # Kinds of what the child could not do, and what the parent raises.
 _LACKS, _REFUSES = "lacks", "refuses"
 
 
 class ChildGraph:
-    """A graph that another process runs."""
+    """A graph that another process runs.
+
+    Attributes:
+        name: of the back end.
+        last_s: what the last run took there, without handing it over, which is the tool's business and not the graph's.
+    """
 
     def __init__(self, name: str, process: subprocess.Popen[bytes]) -> None:
         """Take over a process in which the graph is loaded.
@@ -41,7 +50,7 @@ class ChildGraph:
             name: of the back end.
             process: with pipes; it is ended with this object.
         """
-        self.name = name
+        self.name, self.last_s = name, 0.0
         self._process = process
         self._end = weakref.finalize(self, _end, process)
 
@@ -64,6 +73,7 @@ class ChildGraph:
             raise CheckFailedError(message) from error
         if "failed" in header:
             raise CheckFailedError(f"The graph does not run on {self.name} ({header['failed']}); build it anew.")
+        self.last_s = float(header["seconds"])
         return answers
 
 
@@ -82,7 +92,9 @@ def open_in_child(name: str, module: str, model: bytes, threads: int | None) -> 
         EnvironmentLacksError: the process ended before it had loaded the graph.
     """
     command = [sys.executable, "-m", __name__]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own module
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=_PIPE_BYTES
+    )
     try:
         content = np.frombuffer(model, np.uint8)
         _write(_pipe(process.stdin), {"module": module, "threads": threads}, {"model": content})
@@ -161,17 +173,20 @@ def _serve(source: IO[bytes], target: IO[bytes]) -> None:
             _, images = _read(source)
         except EOFError:
             return
+        started_s = time.perf_counter()
         try:
             answers = graph.run(images["image"])
         # Each back end has exceptions of its own.
         except Exception as error:  # noqa: BLE001 - likewise
             _write(target, {"failed": str(error)}, {})
             continue
-        _write(target, {}, answers)
+        _write(target, {"seconds": time.perf_counter() - started_s}, answers)
 
 
 def _main() -> None:
     """Speak on what was standard output, and let nothing else print there."""
+    # Ctrl-C goes to both processes; the parent then ends this one by closing its input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as target:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         _serve(sys.stdin.buffer, target)

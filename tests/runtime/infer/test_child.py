@@ -5,16 +5,20 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from edgefetal_devices.errors import BundleError, CheckFailedError, EnvironmentLacksError
 from edgefetal_runtime.infer import backends
+from edgefetal_runtime.infer import child as child_module
 from edgefetal_runtime.infer.backends import BackendEntry, open_backend
 from edgefetal_runtime.infer.bundle import MODEL, Bundle
 from edgefetal_runtime.infer.child import open_in_child
+from edgefetal_runtime.infer.latency import time_networks
+from edgefetal_runtime.infer.network import Network
 from edgefetal_runtime.infer.preprocess import preprocess
 
 if TYPE_CHECKING:
@@ -34,12 +38,38 @@ def image(intact_bundle: Bundle) -> npt.NDArray[np.float32]:
 def test_a_child_answers_to_the_bit_as_this_process_does(intact_bundle: Bundle, image: npt.NDArray[np.float32]) -> None:
     model = intact_bundle.read(MODEL)
     child, here = open_in_child("onnxruntime", ORT, model, 1), open_backend("onnxruntime", model, 1)
-    assert child.name == "onnxruntime"
+    assert (child.name, child.last_s) == ("onnxruntime", 0.0)
     for scale in (1.0, 0.5):
         found, expected = child.run(scale * image), here.run(scale * image)
         assert found.keys() == expected.keys()
         for name, answer in expected.items():
             np.testing.assert_array_equal(found[name], answer)
+
+
+def test_what_is_timed_is_the_graph_and_not_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starter: Bundle
+) -> None:
+    """The graph waits 20 ms; the two processes may take any time to hear of each other."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), *sys.path)))
+    (tmp_path / "waits.py").write_text(
+        "import time\nimport numpy as np\nclass Graph:\n    def run(self, image):\n        time.sleep(0.02)\n"
+        "        return {'mask': image, 'plane': np.zeros((1, 2), np.float32)}\n"
+        "def open_graph(model, threads):\n    return Graph()\n"
+    )
+    child = open_in_child("other", "waits", b"graph", None)
+    write, waited = child_module._write, []
+
+    def slowly(*arguments: Any) -> None:
+        waited.append(None)
+        time.sleep(0.2)
+        write(*arguments)
+
+    monkeypatch.setattr(child_module, "_write", slowly)
+    frame = np.zeros((90, 120), np.uint8)
+    _, seconds = time_networks({"net": Network(starter.manifest, child)}, frame, rounds=2, warm_up=0)
+    assert len(waited) == 2
+    assert (seconds["net"] >= 0.02).all()
+    assert (seconds["net"] < 0.2).all()
 
 
 def test_what_is_refused_there_is_refused_here() -> None:
