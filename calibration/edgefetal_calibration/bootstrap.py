@@ -87,6 +87,26 @@ def worst_share_of(subjects: Sequence[str], values: Sequence[float], share: floa
     return mean_of_worst
 
 
+def balanced_error_of(subjects: Sequence[str], truths: Sequence[bool], called: Sequence[bool]) -> Statistic:
+    """Make the share of frames that are called wrongly, the mean of both kinds; whoever always says the same has 0.5.
+
+    Args:
+        subjects: whose each frame is.
+        truths: which kind each frame is of.
+        called: which kind it is called.
+    """
+    membership = _membership(subjects)
+    truth = np.asarray(truths, np.bool_)
+    wrong = truth != np.asarray(called, np.bool_)
+    kinds = [(np.bincount(membership, kind & wrong), np.bincount(membership, kind)) for kind in (truth, ~truth)]
+
+    def error(times: Array) -> Array:
+        missed, alarms = (_shares(times @ wrongs, times @ wholes) for wrongs, wholes in kinds)
+        return (missed + alarms) / 2
+
+    return error
+
+
 def macro_f1_loss_of(
     subjects: Sequence[str],
     truths: Sequence[str],

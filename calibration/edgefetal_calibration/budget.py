@@ -17,7 +17,15 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgefetal_calibration.bootstrap import Bounded, Statistic, bounded, macro_f1_loss_of, mean_of, worst_share_of
+from edgefetal_calibration.bootstrap import (
+    Bounded,
+    Statistic,
+    balanced_error_of,
+    bounded,
+    macro_f1_loss_of,
+    mean_of,
+    worst_share_of,
+)
 from edgefetal_calibration.evaluate import SIZE_BANDS_MM
 from edgefetal_devices.errors import InputError
 from edgefetal_runtime.biometry.principal import PRINCIPAL
@@ -38,8 +46,6 @@ PASSED: Final = "passed"
 BROKEN: Final = "broken"
 NOT_JUDGED: Final = "not judged"
 
-# From this probability on a frame is called one that shows its plane.
-QUALITY_CALLED: Final = 0.5
 _WORST_SHARE: Final = 0.1
 _PERCENT: Final = 100.0
 _MAX_BUDGET_BYTES: Final = 100_000
@@ -57,11 +63,12 @@ _UNITS: Final = {
     "largest_hc_difference": _MM,
     "float_hc_error": _MM,
     "float_not_measured": _POINTS,
+    "float_quality_error": _POINTS,
 }
 # Lines that are no mean over subjects, so that a single one of them says something.
 _UNBOUNDED: Final = ("largest_hc_difference",)
 # Lines over frames of all planes, which have no size in common.
-_SIZELESS: Final = ("plane_f1", "quality_f1")
+_SIZELESS: Final = ("plane_f1", "quality_f1", "float_quality_error")
 _GOOD, _NOT_GOOD = "good", "not good"
 _GA_BY_HC = next(formula for formula in DATING if formula.measures == (Measure.HC,))
 
@@ -106,6 +113,8 @@ class AccuracyBudget(BaseModel):
         largest_hc_difference: between the graphs, in any frame.
         float_hc_error: mean absolute error of the float graph.
         float_not_measured: frames that the float graph does not measure, for each length.
+        float_quality_error: frames that the float graph calls wrongly good or not, the mean of both kinds; asked of
+            networks that do nothing else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -122,6 +131,7 @@ class AccuracyBudget(BaseModel):
     largest_hc_difference: BudgetLine
     float_hc_error: BudgetLine
     float_not_measured: BudgetLine
+    float_quality_error: BudgetLine
 
     @model_validator(mode="after")
     def _lines_make_sense(self) -> AccuracyBudget:
@@ -354,7 +364,8 @@ def judge_frames(
         shipped: results of the shipped graph.
         reference: results of the float graph, of the same frames in the same order.
         budget: what is allowed.
-        structures: what the network outlines; the length of each has to be judged for the budget to pass.
+        structures: what the network outlines; the length of each has to be judged for the budget to pass, and where
+            there are none the quality.
 
     Raises:
         InputError: the results are not of the same frames.
@@ -364,7 +375,7 @@ def judge_frames(
     pairs = tuple(_Pair(a, b) for a, b in zip(shipped, reference, strict=True))
     questions = [
         *(question for s in PRINCIPAL if s in structures for question in _questions_of_structure(s, pairs)),
-        *_questions_of_frames(pairs),
+        *_questions_of_frames(pairs, alone=not structures),
     ]
     order = list(AccuracyBudget.model_fields)
     questions.sort(key=lambda question: order.index(question.key))
@@ -379,8 +390,10 @@ def _identity(result: FrameResult) -> tuple[Any, ...]:
 def _lacking(lines: Sequence[LineVerdict], budget: AccuracyBudget, structures: Sequence[str]) -> list[str]:
     """Say of which structures the length was not judged, and what would mend that."""
     if all(line.verdict == NOT_JUDGED for line in lines):
-        return ["Nothing could be judged; give more labelled frames of what the network outlines and names."]
+        return ["Nothing could be judged; give more labelled frames of what the network outlines, names or calls."]
     sentences = []
+    if not structures:
+        sentences += [line.reason for line in lines if line.key == "quality_f1" and line.verdict == NOT_JUDGED]
     for structure in structures:
         measure = PRINCIPAL[structure].name
         wanted: BudgetLine = getattr(budget, measure.lower())
@@ -435,17 +448,25 @@ def _questions_of_structure(structure: str, pairs: Sequence[_Pair]) -> list[_Que
     return questions
 
 
-def _questions_of_frames(pairs: Sequence[_Pair]) -> list[_Question]:
-    """Ask what there is to ask about planes and quality, where the network has such heads."""
+def _questions_of_frames(pairs: Sequence[_Pair], *, alone: bool) -> list[_Question]:
+    """Ask what there is to ask about planes and quality, where the network has such heads.
+
+    Args:
+        pairs: the frames.
+        alone: whether the network does nothing else, so that its calls have to be worth something by themselves.
+    """
     questions = []
     named = [pair for pair in pairs if pair.shipped.named is not None and pair.reference.named is not None]
     if named:
         shown = tuple(pair for pair in named if pair.shipped.plane is not None)
         questions.append(_Question("plane_f1", "plane F1 decrease", shown, _plane_f1_loss, {}))
-    scored = [pair for pair in pairs if pair.shipped.quality is not None and pair.reference.quality is not None]
+    scored = [pair for pair in pairs if pair.shipped.called is not None and pair.reference.called is not None]
     if scored:
         graded = tuple(pair for pair in scored if pair.shipped.good is not None)
         questions.append(_Question("quality_f1", "quality F1 decrease", graded, _quality_f1_loss, {}))
+        if alone:
+            name = "frames that the float graph calls wrongly"
+            questions.append(_Question("float_quality_error", name, graded, _quality_error, {}, of_float=True))
     return questions
 
 
@@ -581,15 +602,24 @@ def _plane_f1_loss(pairs: Sequence[_Pair]) -> Bounded | None:
 
 
 def _quality_f1_loss(pairs: Sequence[_Pair]) -> Bounded | None:
-    truths = [_GOOD if pair.shipped.good else _NOT_GOOD for pair in pairs]
+    truths = _said([pair.shipped.good for pair in pairs])
     if len(set(truths)) == 1:
         return None
-    called = ([_called(pair.shipped.quality) for pair in pairs], [_called(pair.reference.quality) for pair in pairs])
+    called = (_said([pair.shipped.called for pair in pairs]), _said([pair.reference.called for pair in pairs]))
     return _f1_loss(pairs, truths, *called, classes=[_GOOD])
 
 
-def _called(quality: float | None) -> str:
-    return _GOOD if quality is not None and quality >= QUALITY_CALLED else _NOT_GOOD
+def _said(calls: Sequence[bool | None]) -> list[str]:
+    return [_GOOD if call else _NOT_GOOD for call in calls]
+
+
+def _quality_error(pairs: Sequence[_Pair]) -> Bounded | None:
+    """Share of the good frames that are missed and of the others that are called good, the mean of both, in percent."""
+    subjects = _subjects(pairs)
+    share = balanced_error_of(
+        subjects, [bool(pair.shipped.good) for pair in pairs], [bool(pair.reference.called) for pair in pairs]
+    )
+    return bounded(subjects, lambda times: _PERCENT * share(times))
 
 
 def _f1_loss(

@@ -51,6 +51,7 @@ class FrameResult:
         dice: overlap of the network's mask of that structure with the label, 0 to 1, or None where nobody outlined it.
         good: whether the frame was graded as one that shows its plane, or None where nobody graded.
         quality: the network's probability of that, or None where it has no such head.
+        called: whether that reaches the bundle's threshold, so that the network calls the frame good; None likewise.
         seconds: preparing, running and measuring; reading the file is not in it.
     """
 
@@ -67,15 +68,16 @@ class FrameResult:
     dice: float | None
     good: bool | None
     quality: float | None
+    called: bool | None
     seconds: float
 
 
 @dataclass(frozen=True, eq=False)
-class _Frame:
+class ChosenFrame:
     """A labelled frame in memory.
 
     Args:
-        name: its name.
+        name: its name, which its results carry.
         pixels: shape (H, W), uint8.
         plane: the plane that it shows, or None where nobody said so.
         mask: its plane's structure, shape (H, W), bool, or None where nobody outlined it.
@@ -123,7 +125,7 @@ def evaluate_frames(
     number = 0
     for exam in exams:
         source = kind_in_name(exam.subject) or hc18.KIND
-        for frame in _chosen(exam, frames_per_exam):
+        for frame in chosen_frames(exam, frames_per_exam):
             for name in list(networks)[:: -1 if number % 2 else 1]:
                 results[name].append(_run_frame(networks[name], frame, exam.subject, source))
             number += 1
@@ -132,7 +134,7 @@ def evaluate_frames(
 
 
 def summarise_frames(results: Sequence[FrameResult]) -> dict[str, Any]:
-    """Summarise one network's results by measure, as JSON values; figures over nothing are null.
+    """Summarise one network's results, lengths by measure, as JSON values; figures over nothing are null.
 
     Args:
         results: at least one frame.
@@ -149,6 +151,22 @@ def summarise_frames(results: Sequence[FrameResult]) -> dict[str, Any]:
             measure: _length_summary([result for result in results if result.measure == measure])
             for measure in sorted({result.measure for result in results if result.measure is not None})
         },
+        "calls": _call_summary(results),
+    }
+
+
+def _call_summary(results: Sequence[FrameResult]) -> dict[str, Any] | None:
+    """Summarise how well graded frames are called good or not; None where there are none, or no calls."""
+    pairs = [(result.good, result.called) for result in results if None not in {result.good, result.called}]
+    if not pairs:
+        return None
+    hits, misses, alarms = (pairs.count(pair) for pair in ((True, True), (True, False), (False, True)))
+    return {
+        "n": len(pairs),
+        "n_good": hits + misses,
+        "n_called": hits + alarms,
+        "n_right": len(pairs) - misses - alarms,
+        "f1": 2 * hits / (2 * hits + misses + alarms) if hits + misses + alarms else None,
     }
 
 
@@ -172,13 +190,21 @@ def frame_rows(results: Sequence[FrameResult]) -> list[dict[str, Any]]:
     return [asdict(result) for result in results]
 
 
-def _chosen(exam: LabelledExam, count: int) -> list[_Frame]:
-    """Draw frames of an exam by its name; those of which nothing is known are left out."""
+def chosen_frames(exam: LabelledExam, count: int) -> list[ChosenFrame]:
+    """Draw frames of an exam by its name; those of which nothing is known are left out.
+
+    Args:
+        exam: of any kind.
+        count: at most so many frames.
+
+    Raises:
+        DatasetError: the exam cannot be read.
+    """
     seed = int.from_bytes(hashlib.sha256(exam.name.encode()).digest()[:8], "big")
     rng = np.random.default_rng(seed)
     # Whether a frame is taken is known only when all sweeps were seen, so as many as may be needed of either sort are
     # kept: (drawn key, place in the exam, frame).
-    kept: dict[bool, list[tuple[float, int, _Frame]]] = {True: [], False: []}
+    kept: dict[bool, list[tuple[float, int, ChosenFrame]]] = {True: [], False: []}
     before = 0
     for sweep in exam.sweeps():
         keys = rng.random(len(sweep.pixels)).tolist()
@@ -208,12 +234,12 @@ def _plane_of(sweep: LabelledSweep, index: int) -> str | None:
     return next((structure for structure, mask in sweep.masks.items() if mask[index].any()), None)
 
 
-def _frame(exam: str, sweep: LabelledSweep, index: int, plane: str | None) -> _Frame:
+def _frame(exam: str, sweep: LabelledSweep, index: int, plane: str | None) -> ChosenFrame:
     """Take a frame out of its sweep, so that the sweep need not stay in memory."""
     outlined = None if plane is None else sweep.masks.get(plane)
     lengths_mm = sweep.lengths_mm.get(PRINCIPAL[plane].name) if plane in PRINCIPAL else None
     length_mm = None if lengths_mm is None or np.isnan(lengths_mm[index]) else float(lengths_mm[index])
-    return _Frame(
+    return ChosenFrame(
         name=exam if sweep.name == exam else f"{exam}/{sweep.name}/{index}",
         pixels=sweep.pixels[index].copy(),
         plane=plane,
@@ -224,7 +250,7 @@ def _frame(exam: str, sweep: LabelledSweep, index: int, plane: str | None) -> _F
     )
 
 
-def _run_frame(network: Network, frame: _Frame, subject: str, source: str) -> FrameResult:
+def _run_frame(network: Network, frame: ChosenFrame, subject: str, source: str) -> FrameResult:
     heads = network.manifest.heads
     structure = frame.plane if frame.plane in PRINCIPAL and frame.plane in heads.mask else None
     started_s = time.perf_counter()
@@ -251,6 +277,7 @@ def _run_frame(network: Network, frame: _Frame, subject: str, source: str) -> Fr
         dice=overlap,
         good=frame.good,
         quality=output.quality,
+        called=None if output.quality is None else output.quality >= network.manifest.thresholds.quality,
         seconds=seconds,
     )
 

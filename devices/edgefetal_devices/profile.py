@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# What `platform.machine()` calls the processors that have a profile of their own.
+# Which profile `cpu` stands for, by what `platform.machine()` calls the processor.
 _CPU_PROFILES = {"x86_64": "cpu-x86", "AMD64": "cpu-x86", "aarch64": "cpu-arm", "arm64": "cpu-arm"}
 # The folders of data files in this package.
 _PROFILES, _INT8 = "profiles", "int8"
@@ -60,6 +60,7 @@ class Profile(BaseModel):
     Args:
         name: its name on the command line.
         title: what it is, in words.
+        machines: what `platform.machine()` calls its processors.
         back_end: back end that runs its bundles.
         int8: its quantisation recipe, which the data file names.
     """
@@ -68,6 +69,7 @@ class Profile(BaseModel):
 
     name: str
     title: str
+    machines: tuple[str, ...]
     back_end: str
     int8: Int8Recipe
 
@@ -99,7 +101,7 @@ def read_profile(name: str) -> Profile:
 
 def is_this_machine(profile: Profile) -> bool:
     """Say whether this machine's processor is the one that a profile is of."""
-    return _CPU_PROFILES.get(platform.machine()) == profile.name
+    return platform.machine() in profile.machines
 
 
 def read_int8_recipe(name: str) -> Int8Recipe:

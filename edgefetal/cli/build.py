@@ -11,7 +11,10 @@ from edgefetal.cli.options import BudgetOption, JsonOption
 
 
 def build(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a run of distil, multitask-unet, fetalclip-cls or baseline."),
+    ],
     device: Annotated[
         str, typer.Option("--device", help="Device profile to build for; `cpu` is this machine's processor.")
     ],
@@ -31,14 +34,24 @@ def build(
     name: Annotated[
         Optional[str], typer.Option("--name", help="The bundle's name. [default: the folder's]", show_default=False)
     ] = None,
+    cases: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--worst-cases",
+            metavar="DIR",
+            help="Also write a page with pictures of the worst validation frames there. Patients' pictures: keep it.",
+        ),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Export a trained network, prove it, quantise it for a device, judge it in millimetres, mend it, and package it.
 
     The budget is judged on validation subjects, the very graph that ships against the float one. INT8 that breaks it
     is mended: other ranges, single blocks back in float, tuning; INT8 that cannot be mended, or is not faster, does not
-    ship.
-    `evidence.html` in the bundle tells the whole story.
+    ship. `evidence.html` in the bundle tells the whole story.
+
+    Of a run that only says how good a frame is, such as fetalclip-cls, the F1 of its calls is judged; that bundle
+    measures nothing, and `edgefetal run` refuses it.
     """
     from edgefetal.cli import terminal
     from edgefetal_calibration.budget import read_budget
@@ -49,13 +62,23 @@ def build(
     from edgefetal_runtime.atomic import require_new_folder
 
     require_new_folder(out)
-    terminal.check_json_target(json_file, out, run)
+    terminal.check_json_target(json_file, out, run, cases)
     profile, limits, wanted = read_profile(device), read_budget(budget), parse_precision(precision)
     exams = [exam for text in calibration for exam in read_exams(text)[1]]
     with terminal.steps() as progress:
         result = build_bundle(
-            run, profile, exams, out, name=name or out.name, budget=limits, precision=wanted, progress=progress
+            run,
+            profile,
+            exams,
+            out,
+            name=name or out.name,
+            budget=limits,
+            precision=wanted,
+            worst_cases=cases,
+            progress=progress,
         )
+    if cases is not None:
+        terminal.say(f"Pictures of the worst cases: {cases}. They are the validation data's: do not pass them on.")
     terminal.write_json(
         json_file,
         {"out": str(out), "parity": result.parity, "sizes_bytes": result.sizes_bytes, "evidence": result.evidence},
@@ -75,6 +98,17 @@ def show_finished(evidence: dict[str, Any], sizes_bytes: dict[str, int], out: Pa
     from edgefetal_runtime.infer.bundle import MODEL, REFERENCE
 
     graphs = (("shipped", evidence["precision"], MODEL), ("reference", "float", REFERENCE))
+    calls = [
+        (
+            f"{graph}, {precision}",
+            f"{sizes_bytes[file] / 1e6:.2f}",
+            f"{of['n_right']} of {of['n']}",
+            terminal.figure(of["f1"], 3),
+            terminal.figure(1e3 * evidence["validation"][graph]["seconds_per_frame"], 1),
+        )
+        for graph, precision, file in graphs
+        if (of := evidence["validation"][graph].get("calls")) is not None
+    ]
     lines = [
         (
             f"{graph}, {precision}",
@@ -89,7 +123,11 @@ def show_finished(evidence: dict[str, Any], sizes_bytes: dict[str, int], out: Pa
         for measure, of in evidence["validation"][graph]["lengths"].items()
     ]
     columns = ("graph", "MB", "length", "measured", "MAE (mm)", "Dice", "ms a frame")
-    terminal.show_table("Validation subjects", columns, lines)
+    if lines:
+        terminal.show_table("Validation subjects", columns, lines)
+    if calls:
+        of_calls = ("graph", "MB", "called rightly", "F1", "ms a frame")
+        terminal.show_table("Good frames told from others, validation subjects", of_calls, calls)
     for step in evidence["mending"]:
         terminal.say(f"Tried: {step['step']}: {step['outcome']}.")
     terminal.show_coverage(evidence.get("coverage", {}))

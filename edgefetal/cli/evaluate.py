@@ -9,6 +9,7 @@ import typer
 
 from edgefetal.cli.evaluate_frames import evaluate_exams
 from edgefetal.cli.evaluate_pictures import evaluate_pictures
+from edgefetal.cli.evaluate_quality import evaluate_quality_bundle
 from edgefetal.cli.evaluate_run import evaluate_run, is_run
 from edgefetal.cli.options import BackendOption, JsonOption, ThreadsOption
 from edgefetal_devices.errors import InputError
@@ -58,8 +59,9 @@ def evaluate(
     of sweeps, such as `phantom:PATH`, some frames of each are measured: planes, HC, AC and FL. With --reference the
     lines of the accuracy budget are judged on them too.
 
-    Of a run of a quality recipe the decision is judged instead, frame by frame on whole exams such as `acouslic:PATH`,
-    sweeps with no abdomen included; where the run outlines the abdomen, ACOUSLIC-AI's challenge score is given too.
+    Of a run of a quality recipe, and of a bundle built from one, the decision is judged instead, frame by frame on
+    whole exams such as `acouslic:PATH`, sweeps with no abdomen included; where the run outlines the abdomen,
+    ACOUSLIC-AI's challenge score is given too.
     """
     if is_run(Path(bundle)):
         _refuse("a training run", {"--reference": reference, "--chart": chart_file, "--backend": backend != "auto"})
@@ -91,6 +93,10 @@ def evaluate(
         "part": part,
         "n_left_out": len(exams) - len(selected),
     }
+    if not loaded.manifest.heads.mask:
+        _refuse("a bundle that measures nothing", {"--chart": chart_file})
+        evaluate_quality_bundle(loaded, networks, selected, about, json_file)
+        return
     chosen = [exam for exam in selected if isinstance(exam, HeadCase)]
     if len(chosen) < len(selected):
         _refuse("exams of sweeps", {"--chart": chart_file})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from edgefetal.cli.evaluate_quality import TABLES, show_quality
 from edgefetal_devices.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 _DEFAULT_PART = "held-out"
 # A share of the picture is no probability, so nothing can be said of its calibration.
 _PROBABILITY_ONLY = ("ece", "brier")
-_TABLES = {
-    "per_frame": "all frames of all sweeps",
-    "per_exam": "mean of the exams",
-    "annotated_sweeps": "sweeps with a plane, as published",
-}
 
 
 def is_run(folder: Path) -> bool:
@@ -108,26 +104,17 @@ def evaluate_run(
         value["challenge_left_out"] = left_out
     terminal.write_json(json_file, value)
 
-    _show(value, len(chosen), len(exams))
+    _show(value, len(exams))
 
 
-def _show(value: Mapping[str, Any], n_chosen: int, n_exams: int) -> None:
+def _show(value: Mapping[str, Any], n_exams: int) -> None:
     """Show on the terminal what was written as JSON."""
     from edgefetal.cli import terminal
 
-    summary = value["quality"]
     terminal.say(value["note"])
     if "challenge_left_out" in value:
         terminal.say(f"ACOUSLIC-AI's challenge score is left out: {value['challenge_left_out']}.")
-    terminal.say(
-        f"{value['part']} part: {n_chosen} of {n_exams} exams, {summary['n_frames']} frames, "
-        f"{summary['n_positive']} with the plane; {summary['n_sweeps_without_plane']} of {summary['n_sweeps']} sweeps "
-        "without it."
-    )
-    columns = ("metric", *_TABLES.values())
-    metrics = list(summary["per_frame"])
-    lines = [(metric, *(_with_interval(summary[table][metric]) for table in _TABLES)) for metric in metrics]
-    terminal.show_table("Is the plane there? With 95 % intervals over subjects", columns, lines)
+    show_quality(value["quality"], value["part"], n_exams)
     if "challenge" in value:
         rows = [
             (figure, terminal.figure(of["mean"], 3), terminal.figure(of["sd"], 3))
@@ -249,13 +236,5 @@ def _without_calibration(summary: dict[str, Any], scorer: FrameScorer) -> dict[s
     if scorer.decision.score == "probability":
         return summary
     nothing = {"value": None, "interval": None}
-    tables = {table: {**summary[table], **dict.fromkeys(_PROBABILITY_ONLY, nothing)} for table in _TABLES}
+    tables = {table: {**summary[table], **dict.fromkeys(_PROBABILITY_ONLY, nothing)} for table in TABLES}
     return {**summary, **tables}
-
-
-def _with_interval(figure: Mapping[str, Any]) -> str:
-    from edgefetal.cli import terminal
-
-    interval: Sequence[float] | None = figure["interval"]
-    value = terminal.figure(figure["value"], 3)
-    return value if interval is None else f"{value} ({interval[0]:.3f} to {interval[1]:.3f})"

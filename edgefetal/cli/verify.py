@@ -32,7 +32,12 @@ def verify(
     terminal.say(f"{golden} golden frames are prepared here bit for bit as they were when it was built.")
     report = check_network(loaded, load_network(loaded, backend=backend)) if execute else None
     if report is not None:
-        terminal.say(f"The network answers as it did there ({report.mask_disagreement:.4%} of the mask differs).")
+        differs = (
+            f"{report.mask_disagreement:.4%} of the mask differs"
+            if loaded.manifest.heads.mask
+            else f"its logit differs by at most {report.score_difference:.3f}"
+        )
+        terminal.say(f"The network answers as it did there ({differs}).")
     if not loaded.manifest.budget_passed:
         terminal.say("It did not pass its accuracy budget, so `edgefetal run` refuses it; see evidence.json.")
     terminal.write_json(

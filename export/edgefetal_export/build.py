@@ -18,22 +18,22 @@ from edgefetal_calibration.datasets.split import Part
 from edgefetal_calibration.phantom.exam import Exam, ExamPlan
 from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_calibration.ranges import LEAST_FRAMES, draw_range_frames
-from edgefetal_calibration.thresholds import NONE
 from edgefetal_devices.errors import DatasetError
-from edgefetal_export.finish import Draft, judge_for, judged_evidence, package
+from edgefetal_export.case_pictures import require_place_for_cases, write_worst_cases
+from edgefetal_export.finish import REFERENCE, Draft, judge_for, judged_evidence, package
 from edgefetal_export.onnx import check_parity, onnx_from_network
 from edgefetal_export.quantise.blocks import blocks_of
 from edgefetal_export.quantise.qdq import prepared
 from edgefetal_export.quantise.ranges import read_or_collect
 from edgefetal_export.quantise.tuning import TuningSettings, tuned
-from edgefetal_export.ship import Floats, Precision, choose, story
-from edgefetal_export.teachers.multitask_unet import parameter_count
+from edgefetal_export.ship import SHIPPED, Floats, Precision, choose, story
 from edgefetal_export.training import run as run_folder
-from edgefetal_export.training.outliner import load_outliner
+from edgefetal_export.training.trained import load_trained
 from edgefetal_runtime.atomic import require_new_folder
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.golden import make_golden
+from edgefetal_runtime.infer.network import Network
 from edgefetal_runtime.infer.preprocess import preprocess
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from edgefetal_calibration.datasets.split import Split
     from edgefetal_calibration.ranges import RangeSet
     from edgefetal_devices.profile import Profile
-    from edgefetal_export.finish import Progress
+    from edgefetal_export.progress import Progress
     from edgefetal_export.ship import Shipped
-    from edgefetal_export.training.outliner import Outliner
+    from edgefetal_export.training.trained import Trained
 
 RANGE_FRAMES = 200
 _PARITY_FRAMES = 4
@@ -83,9 +83,13 @@ class BuildResult:
     parity: float
 
 
-def golden_frames() -> list[npt.NDArray[np.uint8]]:
-    """Draw the golden frames: simulated, because a bundle must not carry anybody's pictures, and of three sizes."""
-    exam = Exam(ExamPlan(Protocol.HEAD, weeks=22.0, seed=7, skill=1.0, frame_count=3))
+def golden_frames(protocol: Protocol = Protocol.HEAD) -> list[npt.NDArray[np.uint8]]:
+    """Draw the golden frames: simulated, because a bundle must not carry anybody's pictures, and of three sizes.
+
+    Args:
+        protocol: what they show, the middle one best.
+    """
+    exam = Exam(ExamPlan(protocol, weeks=22.0, seed=7, skill=1.0, frame_count=3))
     beside, plane = (exam.frame(0, index).picture for index in (0, 1))
     half, beside_half = (
         cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for picture in (plane, beside)
@@ -104,6 +108,7 @@ def build(
     budget: AccuracyBudget,
     precision: Precision = Precision.AUTO,
     least_range_frames: int = LEAST_FRAMES,
+    worst_cases: Path | None = None,
     progress: Progress,
 ) -> BuildResult:
     """Build a bundle.
@@ -111,7 +116,7 @@ def build(
     Ranges are kept in the run's folder, for the next build of the same weights, frames, preprocessing and recipe.
 
     Args:
-        run: a finished run of a network that outlines.
+        run: a finished run of a network that outlines, or that says how good a frame is.
         profile: the device to build for.
         exams: the datasets that the run was trained on.
         out: folder to write; must not exist.
@@ -119,6 +124,8 @@ def build(
         budget: what may be lost.
         precision: what is to ship.
         least_range_frames: with fewer calibration frames nothing is built.
+        worst_cases: folder for a page with pictures of the worst validation frames, which must not exist; None for no
+            such page. A bundle that breaks its budget has one too.
         progress: who wants to know how far it is.
 
     Returns:
@@ -127,12 +134,16 @@ def build(
     Raises:
         InputError: `run` is no such run.
         DatasetError: the datasets are not those that the run was trained on, or not fit to take ranges from.
-        OutputError: `out` exists or cannot be written.
+        OutputError: `out` or `worst_cases` exists or cannot be written, or one lies in the other.
         CheckFailedError: the exported graph does not answer as the network does.
     """
     require_new_folder(out)
-    outliner, split = load_outliner(run), run_folder.read_split(run)
-    recipe, spec = outliner.recipe, outliner.recipe.preprocess
+    if worst_cases is not None:
+        require_place_for_cases(worst_cases, out)
+    trained, split = load_trained(run), run_folder.read_split(run)
+    recipe, spec, outputs = trained.recipe, trained.recipe.preprocess, trained.output_names
+    # What a network of no outlines judges is the abdomen.
+    golden = golden_frames(Protocol.HEAD if trained.heads.mask else Protocol.ABDOMEN)
     validation = split.select(exams, Part.VALIDATION)
     if not validation:
         message = f"The data hold none of the {recipe.name} run's validation subjects; give the run's datasets."
@@ -142,17 +153,17 @@ def build(
     advance()
 
     advance = progress.step("export to ONNX", 1)
-    reference = onnx_from_network(outliner.network, spec, outliner.output_names)
+    reference = onnx_from_network(trained.network, spec, outputs)
     advance()
 
     advance = progress.step("compare with PyTorch", 1)
     images = [preprocess(frame.pixels(), spec)[0] for frame in frames.frames]
     backend = open_backend(profile.back_end, reference)
-    parity = check_parity(outliner.network, backend, images[:_PARITY_FRAMES], outliner.output_names)
+    parity = check_parity(trained.network, backend, images[:_PARITY_FRAMES], outputs)
     advance()
 
-    simulated = simulated_alone(split.select(exams, Part.TRAIN), recipe.network.structures)
-    manifest = _describe(name, profile, outliner, split, frames, simulated)
+    simulated = simulated_alone(split.select(exams, Part.TRAIN), trained.heads.mask)
+    manifest = _describe(name, profile, trained, split, frames, simulated)
     judge = judge_for(manifest, reference, validation, budget, progress)
 
     def floats(graph: bytes, title: str) -> Floats:
@@ -166,8 +177,8 @@ def build(
         on_step = progress.step("tune with quantisation in the loop", settings.steps)
         blocks = blocks_of(onnx.load_from_string(prepared(reference)).graph)
         last = [block.name for block in blocks if block.last and profile.int8.float_outputs]
-        network = tuned(outliner.network, images, profile.int8, settings, on_step, float_modules=last)
-        return floats(onnx_from_network(network, spec, outliner.output_names), "take ranges of the tuned network")
+        network = tuned(trained.network, images, profile.int8, settings, on_step, float_modules=last)
+        return floats(onnx_from_network(network, spec, outputs), "take ranges of the tuned network")
 
     shipped = choose(
         reference,
@@ -176,7 +187,7 @@ def build(
         judge,
         precision=precision,
         tune=tune,
-        frame=golden_frames()[-1],
+        frame=golden[-1],
         on_trial=progress.step("judge quantised graphs", None),
     )
     draft = Draft(
@@ -191,7 +202,7 @@ def build(
         ),
         shipped=shipped.model,
         reference=reference,
-        golden=make_golden(golden_frames(), spec, open_backend(profile.back_end, shipped.model)),
+        golden=make_golden(golden, spec, open_backend(profile.back_end, shipped.model)),
         split=split,
         recipe=recipe,
         evidence={
@@ -205,6 +216,12 @@ def build(
         },
     )
     finished = package(draft, exams, out, progress=progress)
+    if worst_cases is not None:
+        advance = progress.step("draw the worst cases", 1)
+        graphs = {SHIPPED: shipped.model, REFERENCE: reference}
+        networks = {of: Network(judge.manifest, open_backend(judge.back_end, graph)) for of, graph in graphs.items()}
+        write_worst_cases(worst_cases, name, networks, validation, finished.evidence["frames"])
+        advance()
     return BuildResult(finished.evidence, finished.sizes_bytes, parity)
 
 
@@ -233,10 +250,10 @@ def _gain(mean_grey: float) -> str:
 
 
 def _describe(
-    name: str, profile: Profile, outliner: Outliner, split: Split, frames: RangeSet, simulated: tuple[str, ...]
+    name: str, profile: Profile, trained: Trained, split: Split, frames: RangeSet, simulated: tuple[str, ...]
 ) -> layout.Manifest:
     """Write the manifest as far as it is known before a graph was chosen."""
-    recipe = outliner.recipe
+    recipe = trained.recipe
     kinds = [dataset_kind(kind) for kind in recipe.dataset.split("+")]
     parts = list(split.parts.values())
     return layout.Manifest(
@@ -244,14 +261,9 @@ def _describe(
         name=name,
         version=metadata.version("edgefetal"),
         device=profile.name,
-        heads=layout.Heads(
-            mask=recipe.network.structures,
-            plane=recipe.network.planes,
-            quality="quality" in outliner.output_names,
-            skill="skill" in outliner.output_names,
-        ),
+        heads=trained.heads,
         preprocess=recipe.preprocess,
-        thresholds=NONE,
+        thresholds=trained.thresholds,
         intervals=None,
         layers=(),
         calibration=layout.Calibration(
@@ -267,7 +279,7 @@ def _describe(
             licence="; ".join(dict.fromkeys(kind.licence for kind in kinds)),
             attribution="; ".join(dict.fromkeys(kind.attribution for kind in kinds)),
             subjects={part.value: parts.count(part) for part in Part},
-            parameters=parameter_count(outliner.network),
+            parameters=trained.parameters,
         ),
         simulated=simulated,
         budget_passed=False,

@@ -26,9 +26,13 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-PICTURES_WITHHELD: Final = (
-    "The pictures are left out: a bundle travels further than the consent of the patients in them reaches. The build "
-    "can write them beside the bundle, for those who may see them."
+_PICTURES_WITHHELD: Final = (
+    "The pictures are left out: a bundle travels further than the consent of the patients in them reaches. "
+    "`edgefetal build --worst-cases` writes them beside the bundle, for those who may see them."
+)
+_NOT_TO_BE_PASSED_ON: Final = (
+    "This page holds patients' pictures wherever the validation data are not simulated. It is not to be passed on: "
+    "keep it where those data may be kept."
 )
 
 # Of a normal distribution 95 % lies within so many standard deviations (Bland and Altman 1986).
@@ -93,9 +97,35 @@ class CasePicture:
     png: bytes
 
 
-def write_evidence_page(
-    evidence: Mapping[str, Any], pictures: Sequence[CasePicture] = (), *, withheld: str = PICTURES_WITHHELD
-) -> bytes:
+@dataclass(frozen=True)
+class WorstCase:
+    """A frame on which the shipped graph did worse than the float one.
+
+    Args:
+        increase: of the error of its length in mm, infinite where the length was lost; of graphs that measure nothing,
+            of how far the probability is from the grade.
+        shipped: its row of the shipped graph.
+        reference: its row of the float graph.
+    """
+
+    increase: float
+    shipped: Row
+    reference: Row
+
+
+def worst_cases(frames: Mapping[str, Sequence[Row]]) -> list[WorstCase]:
+    """Return the frames that eight bits cost most, the worst first, a few at most.
+
+    Args:
+        frames: `{"shipped": rows, "reference": rows}`, as `frame_rows` returns them, of the same frames.
+
+    Raises:
+        InputError: they are not of the same frames.
+    """
+    return _worst(_pairs(frames))
+
+
+def write_evidence_page(evidence: Mapping[str, Any]) -> bytes:
     """Write the page as UTF-8 HTML; a part that was not recorded is named as such.
 
     Args:
@@ -110,11 +140,9 @@ def write_evidence_page(
             is before over after, with its 95 % interval.
             `calibration`: `{"method", "sha256", "strata": [{"plane", "source", "size", "gain", "n"}]}`.
             `versions`, `machine`: names with what they are.
-        pictures: of the worst cases. Real patients' pictures must not be in a bundle; the caller decides.
-        withheld: why there are none, where there are none.
 
     Raises:
-        InputError: there is no judgement, the frames of the two graphs are not the same, or a picture is no PNG.
+        InputError: there is no judgement, or the frames of the two graphs are not the same.
     """
     judgement = evidence.get("judgement")
     if not judgement:
@@ -126,24 +154,47 @@ def write_evidence_page(
         _verdict(judgement, precision),
         _section("Accuracy budget", _budget_table(judgement)),
         _section("Agreement", _agreement(pairs, precision)),
-        _section("Worst cases", _worst_table(pairs, precision) + _pictures(pictures, withheld)),
+        _section("Worst cases", _worst_table(_worst(pairs), precision) + _not_recorded(_PICTURES_WITHHELD)),
         _section("Sensitivity of each block", _sensitivity(evidence.get("sensitivity") or [], precision)),
         _section("What was tried to mend it", _mending(evidence.get("mending") or [])),
         _section("Latency", _latency(evidence.get("latency") or {}, precision)),
         _section("Calibration", _calibration(evidence.get("calibration") or {})),
         _section("Versions and machine", _facts({**_part(evidence, "versions"), **_part(evidence, "machine")})),
-        "<p class='soft'>Research software; not a medical device.</p>",
     ]
-    title = escape(f"Evidence: {evidence.get('name', 'bundle')}")
+    return _page(f"Evidence: {evidence.get('name', 'bundle')}", parts)
+
+
+def write_cases_page(name: str, frames: Mapping[str, Sequence[Row]], pictures: Sequence[CasePicture]) -> bytes:
+    """Write the worst cases as a page with pictures, UTF-8 HTML, which must not get into a bundle.
+
+    Args:
+        name: of the bundle.
+        frames: as for `worst_cases`.
+        pictures: of these.
+
+    Raises:
+        InputError: the frames of the two graphs are not the same, or a picture is no PNG.
+    """
+    title = f"Worst cases: {name}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p class='verdict broken'>{escape(_NOT_TO_BE_PASSED_ON)}</p>",
+        _section("Worst first", _worst_table(worst_cases(frames), "shipped") + _pictures(pictures)),
+    ]
+    return _page(title, parts)
+
+
+def _page(title: str, parts: Sequence[str]) -> bytes:
+    """Put a page together that needs nothing else."""
     return (
         "<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
         "<meta name='color-scheme' content='light dark'>\n"
         "<meta http-equiv='Content-Security-Policy' "
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(parts)
-        + "\n</body>\n</html>\n"
+        + "\n<p class='soft'>Research software; not a medical device.</p>\n</body>\n</html>\n"
     ).encode()
 
 
@@ -264,21 +315,28 @@ def _number(value: float | None) -> str:
 
 
 def _agreement(pairs: Sequence[tuple[Row, Row]], precision: str) -> str:
-    """Draw both Bland-Altman plots of every length that there is."""
+    """Draw both Bland-Altman plots of every length that there is, and say how frames were called."""
     parts = []
     for measure in (quantity.name for quantity in PRINCIPAL.values()):
         of_measure = [(a, b) for a, b in pairs if a["measure"] == measure and a["measured_mm"] is not None]
         compared = {
-            "float": [(a, b["measured_mm"]) for a, b in of_measure if b["measured_mm"] is not None],
-            "reference": [(a, a["reference_mm"]) for a, _ in of_measure if a["reference_mm"] is not None],
+            "float": [
+                _Compared(a, a["measured_mm"], b["measured_mm"]) for a, b in of_measure if b["measured_mm"] is not None
+            ],
+            "reference": [
+                _Compared(a, a["measured_mm"], a["reference_mm"])
+                for a, _ in of_measure
+                if a["reference_mm"] is not None
+            ],
         }
         figures = [
-            _bland_altman(measure, precision, other, cases, f"{measure}-{other}")
+            _bland_altman(measure, " mm", precision, other, cases)
             for other, cases in compared.items()
             if len(cases) > 1
         ]
         if figures:
             parts.append(f"<h3>{measure}</h3><div class='grid'>{''.join(figures)}</div>")
+    parts += _calls(pairs, precision)
     if not parts:
         return _not_recorded("No frames were recorded that both graphs measured.")
     note = (
@@ -288,45 +346,72 @@ def _agreement(pairs: Sequence[tuple[Row, Row]], precision: str) -> str:
     return "\n".join(parts) + note
 
 
-def _bland_altman(measure: str, precision: str, other: str, cases: Sequence[tuple[Row, float]], figure_id: str) -> str:
-    """Draw the differences of the shipped graph's lengths from others, over their means, in mm.
+def _calls(pairs: Sequence[tuple[Row, Row]], precision: str) -> list[str]:
+    """Say how both graphs call graded frames; nothing where the network calls none."""
+    # Bundles of before the decision was recorded have rows without it.
+    graded = [(a, b) for a, b in pairs if None not in {a["good"], a.get("called"), b.get("called")}]
+    if not graded:
+        return []
+    rows = []
+    for good, kind in ((True, "graded good"), (False, "graded not good")):
+        of_kind = [(a["called"], b["called"]) for a, b in graded if a["good"] == good]
+        counts = (len(of_kind), sum(b for _, b in of_kind), sum(a for a, _ in of_kind), sum(a != b for a, b in of_kind))
+        rows.append((kind, *map(str, counts)))
+    heads = ("frames", "number", "called good by float", f"called good by {precision}", "called otherwise")
+    table = _table(heads, rows, (1, 2, 3, 4))
+    compared = [_Compared(a, a["quality"], b["quality"]) for a, b in graded]
+    figure = _bland_altman("quality", "", precision, "float", compared) if len(compared) > 1 else ""
+    return [f"<h3>quality</h3>{table}<div class='grid'>{figure}</div>"]
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A frame's row and two figures of it: the shipped graph's, and another."""
+
+    row: Row
+    shipped: float
+    other: float
+
+
+def _bland_altman(quantity: str, unit: str, precision: str, other: str, cases: Sequence[_Compared]) -> str:
+    """Draw the differences of the shipped graph's figures from others, over their means.
 
     Args:
-        measure: name of the length.
+        quantity: name of what is compared.
+        unit: with a space before it, or empty for none.
         precision: of the shipped graph.
         other: what it is compared with, in a word.
-        cases: the shipped graph's row and the other length in mm, of at least two frames.
-        figure_id: a name that no other figure of the page has.
+        cases: at least two frames.
     """
-    shipped_mm = np.array([row["measured_mm"] for row, _ in cases], np.float64)
-    other_mm = np.array([mm for _, mm in cases], np.float64)
-    means_mm, differences_mm = (shipped_mm + other_mm) / 2, shipped_mm - other_mm
-    bias_mm, sd_mm = float(differences_mm.mean()), float(differences_mm.std(ddof=1))
-    low_mm, high_mm = bias_mm - _LIMITS_SD * sd_mm, bias_mm + _LIMITS_SD * sd_mm
-    title = f"{measure}: {precision} against {other}"
-    ends = _with_room(means_mm)
-    levels = ((bias_mm, "bias", ORANGE, False), (low_mm, "low", GREY, True), (high_mm, "high", GREY, True))
+    ours, theirs = (np.array(values, np.float64) for values in zip(*((c.shipped, c.other) for c in cases), strict=True))
+    means, differences = (ours + theirs) / 2, ours - theirs
+    bias, sd = float(differences.mean()), float(differences.std(ddof=1))
+    low, high = bias - _LIMITS_SD * sd, bias + _LIMITS_SD * sd
+    title = f"{quantity}: {precision} against {other}"
+    ends = _with_room(means)
+    levels = ((bias, "bias", ORANGE, False), (low, "low", GREY, True), (high, "high", GREY, True))
+    in_unit = f" ({unit.strip()})" if unit else ""
     chart = Chart(
         title=title,
-        x_label=f"mean of both (mm), n = {len(cases)}",
-        y_label=f"{precision} \u2212 {other} (mm)",
+        x_label=f"mean of both{in_unit}, n = {len(cases)}",
+        y_label=f"{precision} \u2212 {other}{in_unit}",
         series=(
-            Points(means_mm.tolist(), differences_mm.tolist(), colour=BLUE),
+            Points(means.tolist(), differences.tolist(), colour=BLUE),
             *(
                 Line(ends, (level, level), end_label=_signed(level), colour=colour, dashed=dashed)
                 for level, _, colour, dashed in levels
             ),
         ),
         x_range=ends,
-        y_range=_with_room(np.array([*differences_mm, low_mm, high_mm, 0.0])),
+        y_range=_with_room(np.array([*differences, low, high, 0.0])),
     )
-    n_subjects = len({row["subject"] for row, _ in cases})
+    n_subjects = len({case.row["subject"] for case in cases})
     caption = (
-        f"{title}: bias {_signed(bias_mm)} mm, 95 % limits of agreement {_signed(low_mm)} to {_signed(high_mm)} mm, "
+        f"{title}: bias {_signed(bias)}{unit}, 95 % limits of agreement {_signed(low)} to {_signed(high)}{unit}, "
         f"{len(cases)} frames of {n_subjects} subjects."
     )
     return (
-        f"<figure class='chart'>{_inline_svg(draw(chart, size_px=_CHART_PX), figure_id)}"
+        f"<figure class='chart'>{_inline_svg(draw(chart, size_px=_CHART_PX), f'{quantity}-{other}')}"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -347,28 +432,63 @@ def _inline_svg(svg: str, figure_id: str) -> str:
     return re.sub(r"(id='|url\(#)axes", rf"\g<1>{figure_id}-axes", svg)
 
 
-def _worst_table(pairs: Sequence[tuple[Row, Row]], precision: str) -> str:
-    """List the frames whose length came out worse than the float graph's by most, and those that were lost."""
-    ranked = sorted(
-        ((increase, a, b) for a, b in pairs if (increase := _increase_mm(a, b)) is not None),
-        key=lambda case: (-case[0], case[1]["name"]),
-    )
+def _worst(pairs: Sequence[tuple[Row, Row]]) -> list[WorstCase]:
+    """Rank the frames by how much worse their length came out than the float graph's; where none has one, by calls."""
+    for increase_of in (_increase_mm, _increase_of_calls):
+        found = [WorstCase(increase, a, b) for a, b in pairs if (increase := increase_of(a, b)) is not None]
+        if found:
+            return sorted(found, key=lambda case: (-case.increase, case.shipped["name"]))[:_WORST]
+    return []
+
+
+def _worst_table(cases: Sequence[WorstCase], precision: str) -> str:
+    """List the frames that came out worst."""
+    if not cases:
+        return _not_recorded("No frames with a reference were recorded.")
+    if cases[0].shipped["reference_mm"] is None:
+        return _worst_calls(cases, precision)
     rows = [
         (
-            escape(str(a["name"])),
-            escape(str(a["source"])),
-            escape(str(a["measure"])),
-            f"{a['reference_mm']:.1f}",
-            f"{b['measured_mm']:.1f}",
-            escape(str(a["abstained"] or "not measured")) if a["measured_mm"] is None else f"{a['measured_mm']:.1f}",
-            "lost" if math.isinf(increase) else _signed(increase),
+            escape(str(case.shipped["name"])),
+            escape(str(case.shipped["source"])),
+            escape(str(case.shipped["measure"])),
+            f"{case.shipped['reference_mm']:.1f}",
+            f"{case.reference['measured_mm']:.1f}",
+            escape(str(case.shipped["abstained"] or "not measured"))
+            if case.shipped["measured_mm"] is None
+            else f"{case.shipped['measured_mm']:.1f}",
+            "lost" if math.isinf(case.increase) else _signed(case.increase),
         )
-        for increase, a, b in ranked[:_WORST]
+        for case in cases
     ]
-    if not rows:
-        return _not_recorded("No frames with a reference were recorded.")
     heads = ("frame", "source", "length", "reference (mm)", "float (mm)", f"{precision} (mm)", "error increase (mm)")
     return _table(heads, rows, (3, 4, 5, 6))
+
+
+def _worst_calls(cases: Sequence[WorstCase], precision: str) -> str:
+    """List the frames whose probability came out farthest from their grade."""
+    rows = [
+        (
+            escape(str(case.shipped["name"])),
+            escape(str(case.shipped["source"])),
+            "good" if case.shipped["good"] else "not good",
+            f"{case.reference['quality']:.3f}",
+            f"{case.shipped['quality']:.3f}",
+            "yes" if case.shipped["called"] != case.reference["called"] else "no",
+            _signed(case.increase),
+        )
+        for case in cases
+    ]
+    heads = ("frame", "source", "graded", "float", precision, "called otherwise", "error increase")
+    return _table(heads, rows, (3, 4, 6))
+
+
+def _increase_of_calls(shipped: Row, reference: Row) -> float | None:
+    """Increase of how far the probability is from the grade; None where nothing can be said."""
+    if shipped["good"] is None or shipped.get("called") is None or reference.get("called") is None:
+        return None
+    grade = float(shipped["good"])
+    return float(abs(shipped["quality"] - grade) - abs(reference["quality"] - grade))
 
 
 def _increase_mm(shipped: Row, reference: Row) -> float | None:
@@ -379,14 +499,12 @@ def _increase_mm(shipped: Row, reference: Row) -> float | None:
     return math.inf if shipped_mm is None else abs(shipped_mm - true_mm) - abs(float_mm - true_mm)
 
 
-def _pictures(pictures: Sequence[CasePicture], withheld: str) -> str:
-    """Embed the pictures, or say why there are none.
+def _pictures(pictures: Sequence[CasePicture]) -> str:
+    """Embed pictures.
 
     Raises:
         InputError: one is no PNG.
     """
-    if not pictures:
-        return _not_recorded(withheld)
     figures = []
     for picture in pictures:
         if not picture.png.startswith(_PNG_SIGNATURE):

@@ -6,45 +6,39 @@ import json
 import platform
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from edgefetal_calibration.datasets.hc18 import HeadCase
 from edgefetal_calibration.datasets.split import Part, Split, parse_split
-from edgefetal_calibration.evaluate import evaluate_heads, summarise
+from edgefetal_calibration.evaluate import evaluate_heads
 from edgefetal_calibration.frames import evaluate_frames, frame_rows, summarise_frames
-from edgefetal_calibration.intervals import coverage, fit_intervals, halves
 from edgefetal_calibration.thresholds import HIDDEN_SHARES, NONE, fit_thresholds
-from edgefetal_devices.errors import BundleError, DatasetError
+from edgefetal_devices.errors import BundleError, DatasetError, InputError
 from edgefetal_devices.profile import read_profile
 from edgefetal_export.evidence import write_evidence_page
+from edgefetal_export.held_out import PARTS, heads_among, report_calls, report_lengths
 from edgefetal_export.model_card import write_model_card
 from edgefetal_export.package import write_bundle
-from edgefetal_export.ship import FRAMES_PER_EXAM, SHIPPED, Judge
-from edgefetal_export.training.outliner import parse_recipe
+from edgefetal_export.ship import SHIPPED, Judge, frames_per_exam
+from edgefetal_export.training.trained import parse_recipe
 from edgefetal_runtime.atomic import json_bytes
 from edgefetal_runtime.infer import bundle as layout
 from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from edgefetal_calibration.budget import AccuracyBudget, Judgement
     from edgefetal_calibration.datasets.labelled import LabelledExam
     from edgefetal_calibration.frames import FrameResult
-    from edgefetal_export.training.biometry.multitask import MultitaskRecipe
-    from edgefetal_export.training.student.recipe import StudentRecipe
+    from edgefetal_export.progress import Progress
+    from edgefetal_export.training.trained import TrainedRecipe
+    from edgefetal_runtime.infer.backends import Backend
     from edgefetal_runtime.infer.bundle import Bundle, Manifest
 
 REFERENCE = "reference"
-
-
-class Progress(Protocol):
-    """Who wants to know how far the work is."""
-
-    def step(self, title: str, total: int | None) -> Callable[[], None]:
-        """Begin a step of `total` parts, None where nobody knows; return what to call after each part."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class Draft:
     reference: bytes
     golden: bytes
     split: Split
-    recipe: MultitaskRecipe | StudentRecipe
+    recipe: TrainedRecipe
     evidence: dict[str, Any]
 
 
@@ -105,11 +99,6 @@ class Finished:
     sizes_bytes: dict[str, int]
 
 
-def heads_among(exams: Sequence[LabelledExam]) -> list[HeadCase]:
-    """Return the single pictures with annotated heads, which thresholds and intervals are fitted on."""
-    return [exam for exam in exams if isinstance(exam, HeadCase)]
-
-
 def judge_for(
     manifest: Manifest,
     reference: bytes,
@@ -120,21 +109,38 @@ def judge_for(
     """Fit the thresholds on the float graph, and run it on the frames that other graphs are to be judged on.
 
     Args:
-        manifest: says what the outputs mean; its thresholds are replaced.
+        manifest: says what the outputs mean; where the network outlines, its thresholds are replaced.
         reference: the float graph.
-        validation: the validation part; heads among it give the thresholds.
+        validation: the validation part; heads among it give the thresholds of a network that outlines.
         budget: what is allowed.
         progress: who wants to know how far it is.
 
     Raises:
-        DatasetError: there are no heads among the exams.
+        DatasetError: the network outlines, and there are no heads among the exams.
+    """
+    back_end = read_profile(manifest.device).back_end
+    backend = open_backend(back_end, reference)
+    if manifest.heads.mask:
+        manifest = _with_thresholds(manifest, backend, validation, progress)
+    advance = progress.step("run the float graph on validation subjects", len(validation))
+    results = evaluate_frames(
+        {REFERENCE: Network(manifest, backend)}, validation, frames_per_exam(manifest.heads), on_exam=advance
+    )[REFERENCE]
+    return Judge(manifest, back_end, validation, budget, results)
+
+
+def _with_thresholds(
+    manifest: Manifest, backend: Backend, validation: Sequence[LabelledExam], progress: Progress
+) -> Manifest:
+    """Fit the thresholds of a network that outlines.
+
+    Raises:
+        DatasetError: there are no heads.
     """
     heads = heads_among(validation)
     if not heads:
         message = "The data hold no validation pictures with annotated heads, which thresholds are fitted on; add hc18."
         raise DatasetError(message)
-    back_end = read_profile(manifest.device).back_end
-    backend = open_backend(back_end, reference)
     unlimited = {REFERENCE: Network(manifest.model_copy(update={"thresholds": NONE}), backend)}
     advance = progress.step("fit thresholds on validation subjects", len(heads))
     unrefused = evaluate_heads(unlimited, heads, advance)[REFERENCE]
@@ -148,13 +154,9 @@ def judge_for(
     frames: list[FrameResult] = []
     if others:
         advance = progress.step("fit thresholds on validation exams", len(others))
-        frames = evaluate_frames(unlimited, others, FRAMES_PER_EXAM, on_exam=advance)[REFERENCE]
-    fitted = manifest.model_copy(update={"thresholds": fit_thresholds(unrefused, cut, frames)})
-    advance = progress.step("run the float graph on validation subjects", len(validation))
-    results = evaluate_frames({REFERENCE: Network(fitted, backend)}, validation, FRAMES_PER_EXAM, on_exam=advance)[
-        REFERENCE
-    ]
-    return Judge(fitted, back_end, validation, budget, results)
+        count = frames_per_exam(manifest.heads)
+        frames = evaluate_frames(unlimited, others, count, on_exam=advance)[REFERENCE]
+    return manifest.model_copy(update={"thresholds": fit_thresholds(unrefused, cut, frames)})
 
 
 def judged_evidence(judge: Judge, judgement: Judgement, results: Sequence[FrameResult]) -> dict[str, Any]:
@@ -187,9 +189,16 @@ def recalibrate(
         progress: who wants to know how far it is.
 
     Raises:
+        InputError: the network measures nothing, so that there is nothing to fit.
         DatasetError: as `package` and `judge_for` do.
         OutputError: `out` exists or cannot be written.
     """
+    if not draft.manifest.heads.mask:
+        message = (
+            f"{draft.manifest.name} only says how good a frame is: its decision was fitted when it was trained, and it "
+            "has no intervals. Build it anew from its run by `edgefetal build`."
+        )
+        raise InputError(message)
     validation = draft.split.select(exams, Part.VALIDATION)
     if not validation:
         return package(draft, exams, out, progress=progress, intervals_only=True)
@@ -205,7 +214,7 @@ def recalibrate(
 def package(
     draft: Draft, exams: Sequence[LabelledExam], out: Path, *, progress: Progress, intervals_only: bool = False
 ) -> Finished:
-    """Report on held-out subjects, fit intervals on one half of them, judge these on the other, and write the bundle.
+    """Report on held-out subjects, fit intervals where the network measures, and write the bundle.
 
     Args:
         draft: graphs, thresholds and verdict.
@@ -218,20 +227,12 @@ def package(
         The evidence; where its `passed` is false the bundle was written for inspection and does not run in the clinic.
 
     Raises:
-        DatasetError: there are no held-out heads, or too few where intervals are all that is wanted.
+        DatasetError: there are no held-out subjects of the kind that is needed, or too few where intervals are all that
+            is wanted.
         OutputError: `out` exists or cannot be written.
     """
     held_out = draft.split.select(exams, Part.HELD_OUT)
-    heads = heads_among(held_out)
-    if not heads:
-        message = (
-            "The data hold no held-out subjects to report on and to fit intervals on; give the run's whole dataset."
-        )
-        raise DatasetError(message)
     back_end = read_profile(draft.manifest.device).back_end
-    backends = {
-        name: open_backend(back_end, graph) for name, graph in ((SHIPPED, draft.shipped), (REFERENCE, draft.reference))
-    }
     manifest = draft.manifest.model_copy(
         update={
             "schema_version": layout.SCHEMA_VERSION,
@@ -240,36 +241,15 @@ def package(
             "intervals": None,
         }
     )
-    networks = {name: Network(manifest, backend) for name, backend in backends.items()}
-    evidence = dict(draft.evidence)
-
-    # Reported beside the evidence; nothing but the intervals, and those on one half, is fitted on it.
-    advance = progress.step("report on held-out subjects", len(heads))
-    unseen = evaluate_heads(networks, heads, advance)
-    evidence["held_out"] = {name: summarise(of_graph) for name, of_graph in unseen.items()}
-    others = [exam for exam in held_out if not isinstance(exam, HeadCase)]
-    evidence.pop("held_out_frames", None)
-    if others:
-        advance = progress.step("report on held-out exams", len(others))
-        frames = evaluate_frames(networks, others, FRAMES_PER_EXAM, on_exam=advance)
-        evidence["held_out_frames"] = {name: summarise_frames(of_graph) for name, of_graph in frames.items()}
-
-    fitting, judging = halves(heads)
-    names = {case.name for case in fitting}
-    intervals = fit_intervals(
-        [result for result in unseen[SHIPPED] if result.name in names],
-        [case.digest() for case in fitting],
-        dataset=draft.recipe.dataset,
+    graphs = {SHIPPED: draft.shipped, REFERENCE: draft.reference}
+    networks = {name: Network(manifest, open_backend(back_end, graph)) for name, graph in graphs.items()}
+    found = (
+        report_lengths(networks, held_out, progress, dataset=draft.recipe.dataset, intervals_only=intervals_only)
+        if manifest.heads.mask
+        else report_calls(networks, held_out, progress)
     )
-    if intervals is None and intervals_only:
-        message = f"{len(fitting)} pictures are too few to fit intervals on; give more labelled ones."
-        raise DatasetError(message)
-    manifest = manifest.model_copy(update={"intervals": intervals})
-    evidence.pop("coverage", None)
-    if intervals is not None:
-        advance = progress.step("judge the intervals", len(judging))
-        judged = evaluate_heads({SHIPPED: Network(manifest, backends[SHIPPED])}, judging, advance)
-        evidence["coverage"] = coverage(judged[SHIPPED], intervals.level)
+    manifest = manifest.model_copy(update={"intervals": found.intervals})
+    evidence = {key: value for key, value in draft.evidence.items() if key not in PARTS} | found.evidence
 
     files = {
         layout.MODEL: draft.shipped,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgefetal_calibration.datasets import phantom
 from edgefetal_calibration.datasets.kinds import dataset_kind
+from edgefetal_export.teachers.fetalclip import RELEASED_FILE, FetalClipConfig
+from edgefetal_export.training.quality.classifier import QualityRecipe
+from edgefetal_export.training.quality.encoders import TowerEncoder
 from edgefetal_export.training.student.recipe import StudentRecipe
 from edgefetal_runtime.biometry.outline import MIN_COVERAGE
 
 if TYPE_CHECKING:
     from edgefetal_export.training.biometry.multitask import MultitaskRecipe
+    from edgefetal_export.training.trained import TrainedRecipe
     from edgefetal_runtime.infer.bundle import Manifest
 
 
@@ -44,9 +49,11 @@ def _intervals(manifest: Manifest, evidence: dict[str, Any]) -> str:
     )
 
 
-def training_command(recipe: MultitaskRecipe | StudentRecipe) -> str:
+def training_command(recipe: TrainedRecipe) -> str:
     """Write the command that trains by a recipe again."""
     data = " ".join(f"--data {kind}:PATH" for kind in recipe.dataset.split("+"))
+    if isinstance(recipe, QualityRecipe):
+        return f"edgefetal train {recipe.name} {_grader_options(recipe)} {data} --out RUN {_loop_options(recipe)}"
     common = (
         f"{data} --structures {','.join(recipe.network.structures)} --out RUN --epochs {recipe.epochs} "
         f"--frames-per-exam {recipe.frames_per_exam} --batch-size {recipe.batch_size} "
@@ -63,6 +70,37 @@ def training_command(recipe: MultitaskRecipe | StudentRecipe) -> str:
     ]
     size = f"--student {recipe.size.value} --input {recipe.preprocess.width_px}x{recipe.preprocess.height_px}"
     return " ".join(["edgefetal distil", common, size, loss, *options])
+
+
+def _grader_options(recipe: QualityRecipe) -> str:
+    """Write which quality classifier is trained, and from what."""
+    encoder, origin = recipe.encoder, recipe.weights.origin
+    if not isinstance(encoder, TowerEncoder):
+        begins = "--random-weights" if origin == "random" else "--weights FILE"
+        return f"{encoder.name} --scale {encoder.scale} {begins}"
+    weights = {"released": f"--weights {RELEASED_FILE}", "given": "--any-weights FILE", "random": "--random-weights"}
+    release = FetalClipConfig()
+    shape = {
+        "layers": (encoder.config.layers, release.layers),
+        "width": (encoder.config.width, release.width),
+        "side-px": (encoder.config.image_px, release.image_px),
+    }
+    options = [weights[origin], *(f"--{name} {ours}" for name, (ours, theirs) in shape.items() if ours != theirs)]
+    if encoder.lora is None:
+        options.append(f"--encoder {encoder.trains}")
+    else:
+        options.append(f"--lora-rank {encoder.lora.rank} --lora-dropout {encoder.lora.dropout:g}")
+    return " ".join(options)
+
+
+def _loop_options(recipe: QualityRecipe) -> str:
+    """Write how a quality classifier is trained."""
+    # As published every frame of the validation sweeps is read, and the command takes no other wish.
+    rules = "--as-published" if recipe.as_published else f"--validation-every {recipe.validation_every}"
+    return (
+        f"--epochs {recipe.epochs} --batch-size {recipe.batch_size} --accumulation {recipe.accumulation} "
+        f"--learning-rate {recipe.learning_rate:g} --precision {recipe.precision} --seed {recipe.seed} {rules}"
+    )
 
 
 def _network(recipe: MultitaskRecipe | StudentRecipe) -> str:
@@ -110,7 +148,7 @@ def _validation_rows(evidence: dict[str, Any]) -> list[str]:
     return rows
 
 
-def write_model_card(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe, evidence: dict[str, Any]) -> str:
+def write_model_card(manifest: Manifest, recipe: TrainedRecipe, evidence: dict[str, Any]) -> str:
     """Write the card, in Markdown, from the bundle's own records.
 
     Args:
@@ -118,6 +156,63 @@ def write_model_card(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe
         recipe: how it was trained.
         evidence: what `evidence.json` holds.
     """
+    body = (
+        _grader_body(manifest, recipe, evidence)
+        if isinstance(recipe, QualityRecipe)
+        else _outliner_body(manifest, recipe, evidence)
+    )
+    return f"""# Model card: {manifest.name}
+
+**Not a medical device.** Research software; nothing here may be used for diagnosis or to manage a pregnancy.
+
+{body}
+
+Within the accuracy budget: {"yes" if evidence["passed"] else "NO"}; `evidence.html` shows it line by line.
+
+Exported with torch {manifest.tools.get("torch", "unknown")} and judged on {manifest.tools["machine"]}. Trained by
+
+    {training_command(recipe)}
+"""
+
+
+def _grader_body(manifest: Manifest, recipe: QualityRecipe, evidence: dict[str, Any]) -> str:
+    """Say what a network does that tells good frames from others, and how well."""
+    training, subjects = manifest.training, manifest.training.subjects
+    simulated = recipe.dataset.split("+") == [phantom.KIND]
+    only = "\n  **All of them are simulated**, so its figures say nothing of patients." if simulated else ""
+    name = recipe.name if isinstance(recipe.encoder, TowerEncoder) else f"{recipe.name} {recipe.encoder.name}"
+    rows = [
+        f"| {part} | {title} | {of['n']} | {of['n_good']} | {of['n_called']} | {of['n_right']} | "
+        f"{'-' if of['f1'] is None else format(of['f1'], '.3f')} |"
+        for part, key in (("held out", "held_out_frames"), ("validation", "validation"))
+        for title, graph in ((evidence["precision"], "shipped"), ("float", "reference"))
+        if (of := evidence[key][graph]["calls"]) is not None
+    ]
+    table = "\n".join(
+        ["| part | graph | frames | good | called good | called rightly | F1 |", "|---|---|---|---|---|---|---|", *rows]
+    )
+    return f"""\
+- **What it does.** Says how likely it is that a 2-D ultrasound picture shows an abdominal plane that can be
+  measured. It outlines and measures nothing, so `edgefetal run` refuses it.
+- **Network.** `{name}` after He, Wang and Yaqub 2025 (arXiv 2507.22802), adapters merged; {training.parameters:,}
+  numbers were trained, input {manifest.preprocess.width_px} x {manifest.preprocess.height_px}; shipped in
+  {evidence["precision"]} for `{manifest.device}`. {recipe.weights.sentence()}
+- **Training data.** {training.attribution}; licence {training.licence}.{only}
+  Split by subject: {subjects["train"]} to train, {subjects["validation"]} to choose the checkpoint,
+  {subjects["held-out"]} held out.
+- **Decision.** A frame is called good from a probability of {manifest.thresholds.quality:.3f} on, as the run
+  {"fixes it, as published" if recipe.as_published else "fitted it on the validation subjects"}.
+- **Intervals.** None: it measures nothing.
+
+{table}
+
+Of each exam some frames were judged, half of them with the plane where there are as many; in examinations it is much
+rarer, so F1 is lower there: `edgefetal evaluate` judges whole exams. Validation subjects chose the checkpoint and the
+decision, so their figures flatter."""
+
+
+def _outliner_body(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe, evidence: dict[str, Any]) -> str:
+    """Say what a network does that outlines, and how well."""
     training, subjects, thresholds = manifest.training, manifest.training.subjects, manifest.thresholds
     precision = evidence["precision"]
     held_out = evidence["held_out"]
@@ -140,10 +235,7 @@ def write_model_card(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe
             *_validation_rows(evidence),
         ]
     )
-    return f"""# Model card: {manifest.name}
-
-**Not a medical device.** Research software; nothing here may be used for diagnosis or to manage a pregnancy.
-
+    return f"""\
 - **What it does.** Outlines the {" and ".join(manifest.heads.mask)} in a 2-D ultrasound picture and says what the
   picture shows ({", ".join(manifest.heads.plane)}). The runtime fits a shape to the outline and measures that.
 - **Network.** {_network(recipe)}; {training.parameters:,} parameters, input {manifest.preprocess.width_px} x
@@ -167,11 +259,4 @@ def write_model_card(manifest: Manifest, recipe: MultitaskRecipe | StudentRecipe
 Held-out subjects chose nothing but the intervals, which change no value. Validation subjects, below, chose the
 checkpoint and the thresholds, so their figures flatter.
 
-{validation}
-
-Within the accuracy budget: {"yes" if evidence["passed"] else "NO"}; `evidence.html` shows it line by line.
-
-Exported with torch {manifest.tools.get("torch", "unknown")} and judged on {manifest.tools["machine"]}. Trained by
-
-    {training_command(recipe)}
-"""
+{validation}"""

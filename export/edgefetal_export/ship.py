@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     from edgefetal_devices.profile import Profile
     from edgefetal_export.quantise.blocks import Block
     from edgefetal_export.quantise.ranges import RangeTable
-    from edgefetal_runtime.infer.bundle import Manifest
+    from edgefetal_runtime.infer.bundle import Heads, Manifest
 
 SHIPPED: Final = "shipped"
 # With more blocks than this share in float, INT8 is not mended but given up.
 MOST_IN_FLOAT: Final = 0.5
-FRAMES_PER_EXAM: Final = 4
+# Frames of one exam are alike, so a few show how far a length is off; a call is yes or no, and takes more to show that
+# it changed.
+_FRAMES_TO_MEASURE, _FRAMES_TO_CALL = 4, 16
 _ROUNDS, _WARM_UP = 40, 10
 
 
@@ -147,7 +149,7 @@ class Judge:
     def results(self, model: bytes) -> Sequence[FrameResult]:
         """Run a graph on the validation frames."""
         network = Network(self.manifest, open_backend(self.back_end, model))
-        return evaluate_frames({SHIPPED: network}, self.exams, FRAMES_PER_EXAM)[SHIPPED]
+        return evaluate_frames({SHIPPED: network}, self.exams, frames_per_exam(self.manifest.heads))[SHIPPED]
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,11 @@ class Floats:
 
     model: bytes
     table: RangeTable
+
+
+def frames_per_exam(heads: Heads) -> int:
+    """Return how many frames of each exam a network is judged on."""
+    return _FRAMES_TO_MEASURE if heads.mask else _FRAMES_TO_CALL
 
 
 def choose(

@@ -37,6 +37,7 @@ def frame(number: int, reference_mm: float | None, error_mm: float | None = 0.5,
         dice=0.95,
         good=None,
         quality=None,
+        called=None,
         seconds=0.02,
     )
 
@@ -239,13 +240,58 @@ def test_misnamed_planes_break_their_line_alone() -> None:
 
 
 def test_quality_is_judged_on_graded_frames_of_both_kinds() -> None:
-    graded = [replace(r, good=k % 2 == 0, quality=0.9 if k % 2 == 0 else 0.1) for k, r in enumerate(heads())]
+    graded = calls(heads())
     assert the_line(judged(graded, graded), "quality_f1") == PASSED
-    worse = [replace(r, quality=0.4) if k % 10 == 0 else r for k, r in enumerate(graded)]
+    worse = [replace(r, called=False) if k % 10 == 0 else r for k, r in enumerate(graded)]
     assert broken(judged(worse, graded)) == {("quality_f1", "all")}
     of_one_kind = [replace(r, good=True) for r in graded]
     assert the_line(judged(of_one_kind, of_one_kind), "quality_f1") == NOT_JUDGED
     assert not any(line.key == "quality_f1" for line in judged(heads(), heads()).lines)
+    # Where lengths are measured too, the calls need not be worth anything by themselves.
+    assert not any(line.key == "float_quality_error" for line in judged(graded, graded).lines)
+
+
+def calls(results: list[FrameResult]) -> list[FrameResult]:
+    """Every other frame is good, and called so."""
+    return [replace(r, good=k % 2 == 0, called=k % 2 == 0, quality=float(k % 2 == 0)) for k, r in enumerate(results)]
+
+
+def calls_alone(n: int = 60) -> list[FrameResult]:
+    """What a network says that names no plane and outlines nothing."""
+    nothing = {"named": None, "probability": None, "measure": None, "reference_mm": None, "measured_mm": None}
+    return calls([replace(r, **nothing, dice=None) for r in heads(n)])
+
+
+def test_a_network_that_measures_nothing_is_judged_by_its_calls() -> None:
+    good = calls_alone()
+    judgement = judged(good, good, ())
+    assert judgement.passed
+    assert {line.key for line in judgement.lines} == {"quality_f1", "float_quality_error"}
+    worse = [replace(r, called=False) if k % 10 == 0 else r for k, r in enumerate(good)]
+    assert broken(judged(worse, good, ())) == {("quality_f1", "all")}
+    few = calls_alone(12)
+    assert not judged(few, few, ()).passed
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_a_float_graph_that_always_says_the_same_is_not_worth_keeping(called: bool) -> None:  # noqa: FBT001 - a parameter
+    same = [replace(r, called=called) for r in calls_alone()]
+    judgement = judged(same, same, ())
+    assert broken(judgement) == {("float_quality_error", "all")}
+    (line,) = (line for line in judgement.lines if line.key == "float_quality_error")
+    assert line.estimate == pytest.approx(50.0)
+    assert line.of_float
+
+
+def test_calls_that_cannot_be_judged_do_not_pass() -> None:
+    """The float graph is known to be good, and of the other nothing is known."""
+    changes = {"quality_f1": {"min_cases": 500}, "float_quality_error": {"min_cases": 2}}
+    budget = read_budget()
+    strict = budget.model_copy(update={k: getattr(budget, k).model_copy(update=v) for k, v in changes.items()})
+    good = calls_alone()
+    judgement = judge_frames(good, good, strict, ())
+    assert not judgement.passed
+    assert any("quality F1" in reason for reason in judgement.reasons)
 
 
 def test_lost_frames_break_the_line_of_failures() -> None:
@@ -361,6 +407,7 @@ def test_default_limits() -> None:
         "largest_hc_difference": 2.0,
         "float_hc_error": 4.0,
         "float_not_measured": 45.0,
+        "float_quality_error": 45.0,
     }
     assert budget.hc.group_limit == 0.3
 

@@ -147,6 +147,7 @@ def test_an_abdomen_is_measured_and_graded(starter: Bundle) -> None:
     assert (first.dice or 0) > 0.97
     assert (first.good, first.abstained) == (True, None)
     assert first.quality == pytest.approx(1 / (1 + np.exp(-2)))
+    assert first.called is True
     assert (second.plane, second.named, second.measure) == ("none", "abdomen", None)
     assert (second.reference_mm, second.measured_mm, second.dice, second.good) == (None, None, None, False)
     assert [r.good for r in found["net"]] == [True, False, False, False] * 2

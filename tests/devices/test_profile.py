@@ -13,6 +13,7 @@ from edgefetal_devices.profile import (
     Int8Recipe,
     Profile,
     int8_recipe_names,
+    is_this_machine,
     profile_names,
     read_int8_recipe,
     read_profile,
@@ -23,7 +24,7 @@ from edgefetal_runtime.infer.backends import TABLE
 def test_every_data_file_is_listed() -> None:
     files = {file.name for file in (resources.files("edgefetal_devices") / "profiles").iterdir()}
     assert {f"{name}.toml" for name in profile_names()} == {name for name in files if name.endswith(".toml")}
-    assert {"cpu-arm", "cpu-x86"} <= set(profile_names())
+    assert {"cpu-arm", "cpu-x86", "cpu-x86-openvino"} <= set(profile_names())
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -31,6 +32,7 @@ def test_a_profile_is_complete_and_carries_the_name_of_its_file(name: str) -> No
     profile = read_profile(name)
     assert profile.name == name
     assert profile.title
+    assert profile.machines
     assert profile.back_end in {entry.name for entry in TABLE}
     assert profile.int8 == read_int8_recipe(profile.int8.name)
 
@@ -54,9 +56,24 @@ def test_a_recipe_is_complete_and_carries_the_name_of_its_file(name: str) -> Non
     assert not (recipe.symmetric_activations and recipe.activations == "uint8")
 
 
-@pytest.mark.parametrize(("profile", "recipe"), [("cpu-x86", "onnxruntime-x86"), ("cpu-arm", "onnxruntime-arm")])
-def test_a_profile_names_its_recipe(profile: str, recipe: str) -> None:
-    assert read_profile(profile).int8.name == recipe
+@pytest.mark.parametrize(
+    ("profile", "recipe", "back_end"),
+    [
+        ("cpu-x86", "onnxruntime-x86", "onnxruntime"),
+        ("cpu-arm", "onnxruntime-arm", "onnxruntime"),
+        ("cpu-x86-openvino", "openvino", "openvino"),
+    ],
+)
+def test_a_profile_names_its_recipe_and_its_back_end(profile: str, recipe: str, back_end: str) -> None:
+    assert (read_profile(profile).int8.name, read_profile(profile).back_end) == (recipe, back_end)
+
+
+@pytest.mark.parametrize(("machine", "here"), [("x86_64", {"cpu-x86", "cpu-x86-openvino"}), ("aarch64", {"cpu-arm"})])
+def test_this_machine_is_that_of_every_profile_of_its_processor(
+    machine: str, here: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert {name for name in profile_names() if is_this_machine(read_profile(name))} == here
 
 
 def test_tensorrt_takes_symmetric_signed_values_and_float_biases() -> None:

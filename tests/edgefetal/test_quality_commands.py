@@ -41,6 +41,15 @@ def abdomens(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
+def many_abdomens(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Sixteen of them, so that two validate and enough are left to take ranges from."""
+    out = tmp_path_factory.mktemp("phantoms") / "many"
+    ages = parse_ages("22w0d..34w0d")
+    write_series(SeriesPlan(Protocol.ABDOMEN, ages, exams=16, seed=4, skill=1.0, frame_count=4), out)
+    return f"phantom:{out}"
+
+
+@pytest.fixture(scope="module")
 def blind_sweeps(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Six exams in ACOUSLIC-AI's layout: an abdomen is a bright block, and four of six sweeps show none."""
     root = tmp_path_factory.mktemp("drawn") / "acouslic"
@@ -257,6 +266,39 @@ def test_bad_wishes_are_refused_with_their_reason(
     assert outcome.exit_code == 2
     assert says in outcome.err
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_run_becomes_a_bundle_that_only_says_how_good_a_frame_is(
+    edgefetal: CommandLine, many_abdomens: str, head_png: Path, tmp_path: Path
+) -> None:
+    """Built, verified and judged; nothing is measured with it."""
+    short = ("--epochs", "1", "--batch-size", "8", "--threads", "1")
+    edgefetal.json("train", "fetalclip-cls", *TOWER, "--data", many_abdomens, "--out", "run", *short)
+    # Of two validation subjects and one epoch nothing could be known by the default budget.
+    few = "{min_cases: 4, min_subjects: 2, limit: 100.0}"
+    (tmp_path / "few.yaml").write_text(f"quality_f1: {few}\nfloat_quality_error: {few}\n")
+    options = ("--device", "cpu", "--calibration", many_abdomens, "--out", "bundle", "--worst-cases", "cases")
+    report = edgefetal.json("build", "run", *options, "--budget", "few.yaml")
+    assert report["evidence"]["passed"] is True
+    assert report["evidence"]["validation"]["shipped"]["calls"]["n"] == 8
+    assert (tmp_path / "cases" / "worst_cases.html").is_file()
+    verified = edgefetal.json("verify", "bundle", "--run")
+    assert verified["network"]["frames"] == 3
+    assert verified["network"]["score_difference"] < 0.1
+    judged = edgefetal.json("evaluate", "bundle", "--dataset", many_abdomens, "--reference")
+    of_run = edgefetal.json("evaluate", "run", "--dataset", many_abdomens, "--threads", "1")
+    assert judged["quality"]["n_exams"] == of_run["quality"]["n_exams"] == 3
+    assert judged["quality"]["threshold"] == of_run["quality"]["threshold"]
+    for metric in ("auroc", "f1", "brier"):
+        ours, theirs = (of["per_frame"][metric]["value"] for of in (judged["reference"], of_run["quality"]))
+        assert ours == pytest.approx(theirs, abs=0.02)
+    measured = edgefetal("run", "bundle", head_png, "--mm-per-px", "0.3", "--out", "exam")
+    assert measured.exit_code == 2
+    assert "there is nothing to measure" in " ".join(measured.err.split())
+    assert not (tmp_path / "exam").exists()
+    again = edgefetal("calibrate", "bundle", "--dataset", many_abdomens, "--out", "again")
+    assert again.exit_code == 2
+    assert "edgefetal build" in again.err
 
 
 def test_ungraded_data_are_refused(edgefetal: CommandLine, abdomens: str, tiny_hc18: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from edgefetal_calibration.budget import judge_frames, read_budget
 from edgefetal_calibration.frames import FrameResult, frame_rows
 from edgefetal_devices.errors import InputError
-from edgefetal_export.evidence import CasePicture, write_evidence_page
+from edgefetal_export.evidence import CasePicture, worst_cases, write_cases_page, write_evidence_page
 
 PLANES = {"HC": "head", "AC": "abdomen", "FL": "femur"}
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -42,6 +43,7 @@ def results(
             dice=0.96,
             good=k % 4 != 0,
             quality=0.8 if k % 4 != 0 else 0.2,
+            called=k % 4 != 0,
             seconds=0.03,
         )
         for k in range(n)
@@ -141,7 +143,7 @@ def evidence() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def page(evidence: dict[str, Any]) -> bytes:
-    return write_evidence_page(evidence, [picture()])
+    return write_evidence_page(evidence)
 
 
 def test_the_example_has_every_verdict(evidence: dict[str, Any]) -> None:
@@ -196,8 +198,9 @@ def test_the_page_is_whole_and_needs_nothing_else(page: bytes) -> None:
 
 
 def test_names_in_the_page_are_not_shared(page: bytes) -> None:
+    """Two charts of each length, and one of the quality."""
     ids = [attributes["id"] for _, attributes in read(page).seen if "id" in attributes]
-    assert len(ids) == len(set(ids)) == 6
+    assert len(ids) == len(set(ids)) == 7
     used = set(re.findall(r"url\(#([^)]+)\)", page.decode()))
     assert used == set(ids)
 
@@ -230,13 +233,36 @@ def test_worst_cases_are_listed_worst_first(evidence: dict[str, Any]) -> None:
     assert "nothing is outlined" in text
 
 
-def test_pictures_are_embedded_or_said_to_be_left_out(evidence: dict[str, Any], page: bytes) -> None:
-    assert sum(tag == "img" for tag, _ in read(page).seen) == 1
-    assert "label green" in read(page).words
-    without = read(write_evidence_page(evidence))
-    assert not any(tag == "img" for tag, _ in without.seen)
-    assert "The pictures are left out" in without.words
-    assert "none were drawn" in read(write_evidence_page(evidence, withheld="none were drawn")).words
+def test_pictures_are_on_a_page_of_their_own(evidence: dict[str, Any], page: bytes) -> None:
+    assert not any(tag == "img" for tag, _ in read(page).seen)
+    assert "The pictures are left out" in read(page).words
+    cases = write_cases_page("ward-3", evidence["frames"], [picture()])
+    assert sum(tag == "img" for tag, _ in read(cases).seen) == 1
+    words = read(cases).words
+    assert "label green" in words
+    assert "not to be passed on" in words
+    test_the_page_is_whole_and_needs_nothing_else(cases)
+
+
+def test_calls_are_compared_where_nothing_is_measured() -> None:
+    """One good frame of 60 is no longer called so, and another's probability fell."""
+    nothing = {"measure": None, "reference_mm": None, "measured_mm": None, "dice": None, "named": None}
+    reference = [replace(r, **nothing) for r in results("AC", 60, graph="float")]
+    shipped = list(reference)
+    shipped[5] = replace(shipped[5], quality=0.1, called=False)
+    shipped[6] = replace(shipped[6], quality=0.6)
+    evidence = {
+        "judgement": judge_frames(shipped, reference, read_budget(), ()).to_json(),
+        "frames": {"shipped": frame_rows(shipped), "reference": frame_rows(reference)},
+    }
+    page = write_evidence_page(evidence)
+    words = read(page).words
+    assert "graded good 45 45 44 1" in words
+    assert "graded not good 15 0 0 0" in words
+    assert "quality: INT8 against float: bias \u22120.02, 95 % limits" in words
+    names = re.findall(r"data-label='frame'>([^<]+)<", page.decode())
+    assert names[:2] == ["abdomen-005", "abdomen-006"]
+    assert [case.shipped["name"] for case in worst_cases(evidence["frames"])] == names
 
 
 def test_what_else_was_recorded_is_there(page: bytes) -> None:
@@ -277,11 +303,14 @@ def test_text_stays_text(evidence: dict[str, Any]) -> None:
     hostile["calibration"].update(method=evil, sha256=evil)
     hostile["calibration"]["strata"][0].update(plane=evil, source=evil, size=evil, gain=evil)
     hostile["frames"]["shipped"][0].update(measured_mm=None, abstained=evil)
-    made = write_evidence_page(hostile, [CasePicture(evil, picture().png)])
-    checked = read(made)
-    assert "script" not in {tag for tag, _ in checked.seen}
-    assert not any("onload" in attributes for _, attributes in checked.seen)
-    assert evil in checked.words
+    pages = (
+        write_evidence_page(hostile),
+        write_cases_page(evil, hostile["frames"], [CasePicture(evil, picture().png)]),
+    )
+    for checked in map(read, pages):
+        assert "script" not in {tag for tag, _ in checked.seen}
+        assert not any("onload" in attributes for _, attributes in checked.seen)
+        assert evil in checked.words
 
 
 def test_no_judgement_other_frames_and_other_files_are_refused(evidence: dict[str, Any]) -> None:
@@ -291,4 +320,4 @@ def test_no_judgement_other_frames_and_other_files_are_refused(evidence: dict[st
     with pytest.raises(InputError, match="not the same"):
         write_evidence_page({**evidence, "frames": frames})
     with pytest.raises(InputError, match="no PNG"):
-        write_evidence_page(evidence, [CasePicture("a", b"GIF89a")])
+        write_cases_page("ward-3", evidence["frames"], [CasePicture("a", b"GIF89a")])

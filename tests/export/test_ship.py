@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ from edgefetal_calibration.datasets.hc18 import read_hc18
 from edgefetal_calibration.datasets.split import Part
 from edgefetal_calibration.ranges import draw_range_frames
 from edgefetal_devices.errors import InputError
-from edgefetal_devices.profile import read_profile
+from edgefetal_devices.profile import is_this_machine, read_profile
 from edgefetal_export import ship
 from edgefetal_export.build import golden_frames
 from edgefetal_export.finish import judge_for
@@ -194,6 +196,41 @@ def test_a_graph_that_strays_breaks_its_budget(simulated_draft: Draft, judge: Ju
     judgement, _ = judge.judged(model.SerializeToString())
     assert not judgement.passed
     assert judgement.excess > 0
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="openvino is not installed; pip install 'edgefetal[openvino]'"
+)
+def test_openvino_is_judged_and_timed_on_openvino(
+    simulated_draft: Draft, simulated_hc18: Path, lenient_budget: Path
+) -> None:
+    profile = read_profile("cpu-x86-openvino")
+    exams = read_hc18(simulated_hc18)
+    validation = simulated_draft.split.select(exams, Part.VALIDATION)
+    manifest = simulated_draft.manifest.model_copy(update={"device": profile.name})
+    judge = judge_for(manifest, simulated_draft.reference, validation, read_budget(lenient_budget), Silent())
+    assert judge.back_end == "openvino"
+    frames = draw_range_frames(exams, simulated_draft.split, 8, least=1).frames
+    graph = prepared(simulated_draft.reference)
+    table = read_or_collect(None, graph, profile.int8, manifest.preprocess, frames)
+    shipped = choose(
+        simulated_draft.reference,
+        lambda: Floats(graph, table),
+        profile,
+        judge,
+        precision=Precision.INT8,
+        tune=None,
+        frame=golden_frames()[-1],
+    )
+    assert shipped.judgement.passed
+    (quantised_by,) = (group.reason for group in shipped.layers if group.precision == "int8")
+    assert quantised_by == profile.int8.reason
+    if is_this_machine(profile):
+        assert shipped.speed is not None
+        assert shipped.speed.n == 40
+        print(f"openvino: INT8 {story(shipped)['latency']}")  # noqa: T201 - the CI shows it
+    # Where torch is installed OpenVINO is never in this process.
+    assert "openvino" not in sys.modules
 
 
 def test_unknown_precision_is_refused() -> None:

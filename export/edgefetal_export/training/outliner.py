@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-from pydantic import ValidationError
 
 from edgefetal_devices.errors import InputError
 from edgefetal_export.students.student import Student
@@ -21,11 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # By the recipe's name: `train multitask-unet` and `distil`.
-_KINDS: Final[dict[str, type[MultitaskRecipe | StudentRecipe]]] = {
+OUTLINERS: Final[dict[str, type[MultitaskRecipe | StudentRecipe]]] = {
     multitask.NAME: MultitaskRecipe,
     student.NAME: StudentRecipe,
 }
-RECIPE_NAMES: Final = tuple(_KINDS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,30 +42,13 @@ class Outliner:
         return self.recipe.network.output_names
 
 
-def parse_recipe(content: bytes, source: object) -> MultitaskRecipe | StudentRecipe:
-    """Read the recipe of a network that outlines.
-
-    Args:
-        content: JSON.
-        source: where it is from, for the message.
-
-    Raises:
-        InputError: it is of another kind or not ours.
-    """
-    try:
-        return _KINDS[json.loads(content)["name"]].model_validate_json(content)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        message = f"{source} holds no recipe of a network that outlines; train one by `edgefetal distil`."
-        raise InputError(message) from error
-
-
 def load_outliner(run: Path) -> Outliner:
     """Load a finished run of `train multitask-unet` or of `distil`.
 
     Raises:
         InputError: it is none, is not finished, or a file of it is missing or damaged.
     """
-    recipe = read_recipe(run, _KINDS.get(recipe_name(run) or "", StudentRecipe))
+    recipe = read_recipe(run, OUTLINERS.get(recipe_name(run) or "", StudentRecipe))
     network = MultitaskUnet(recipe.network) if isinstance(recipe, MultitaskRecipe) else Student(recipe.network)
     try:
         network.load_state_dict(load_finished_weights(run, recipe))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 from edgefetal_devices.errors import EnvironmentLacksError, InputError
+from edgefetal_runtime.infer.child import open_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,12 +39,14 @@ class BackendEntry:
         needs: what must be installed, for the message when it is not.
         auto_on: processors on which `auto` takes it, as `platform.machine()` calls them; None for all. By its name it
             is taken anywhere.
+        without_torch: whether it gets a process of its own where torch is installed, which might come into this one.
     """
 
     name: str
     module: str
     needs: str
     auto_on: tuple[str, ...] | None = None
+    without_torch: bool = False
 
 
 # In the order in which `auto` tries them.
@@ -51,8 +55,9 @@ TABLE = (
         "openvino",
         "edgefetal_runtime.infer.openvino_backend",
         "pip install 'edgefetal[openvino]'",
-        # A process that used it and then trained a network was seen to crash; until that is understood it is asked for.
+        # A process that used it and then trained a network was seen to crash, why is not known.
         auto_on=(),
+        without_torch=True,
     ),
     BackendEntry("onnxruntime", "edgefetal_runtime.infer.onnxruntime_backend", "pip install onnxruntime"),
 )
@@ -77,13 +82,18 @@ def open_backend(name: str, model: bytes, threads: int | None = None) -> Backend
     reasons = []
     for entry in entries:
         try:
-            module = importlib.import_module(entry.module)
+            return _opened(entry, model, threads)
         # A driver library that does not load raises OSError, not ImportError.
-        except (ImportError, OSError) as error:
+        except (ImportError, OSError) as error:  # noqa: PERF203 - the table has a handful of rows
             reasons.append(f"{entry.name}: {error}; {entry.needs}")
-            continue
-        return cast("Callable[[bytes, int | None], Backend]", module.open_graph)(model, threads)
     raise EnvironmentLacksError("No back end can run here. " + " | ".join(reasons))
+
+
+def _opened(entry: BackendEntry, model: bytes, threads: int | None) -> Backend:
+    if entry.without_torch and importlib.util.find_spec("torch") is not None:
+        return open_in_child(entry.name, entry.module, model, threads)
+    open_graph = cast("Callable[[bytes, int | None], Backend]", importlib.import_module(entry.module).open_graph)
+    return open_graph(model, threads)
 
 
 def _auto_takes(entry: BackendEntry) -> bool:

@@ -55,7 +55,8 @@ class Heads(_Part):
     """The heads of the output contract that the network has.
 
     Args:
-        mask: structures of the `mask` logits, in channel order.
+        mask: structures of the `mask` logits, in channel order; empty where the network has no such head, and then
+            nothing can be measured with it.
         plane: classes of the `plane` logits, in order; empty where the network has no such head.
         quality: whether it has a `quality` logit; bundles of before that head do not say so and have none.
         skill: whether it has a `skill` logit; likewise.
@@ -75,11 +76,13 @@ class Thresholds(_Part):
         planes: the same for structures that had validation frames of their own.
         agreement: least soft Dice between the network's probabilities and the ellipse fitted to them.
         coverage: least share of the outline that must be seen, by how well the network outlines what the picture cuts.
+        quality: least quality at which a frame counts as good enough to measure; a half where nobody fitted it.
     """
 
     plane_probability: float = Field(ge=0, le=1)
     agreement: float = Field(ge=0, le=1)
     coverage: float = Field(default=0.0, ge=0, le=1)
+    quality: float = Field(default=0.5, ge=0, le=1)
     planes: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
 
     def least_probability(self, structure: str) -> float:
@@ -327,11 +330,17 @@ def _require_judged_thresholds(folder: Path, manifest: Manifest) -> None:
 
 
 def require_fit_for_clinic(bundle: Bundle) -> None:
-    """Refuse a bundle whose shipped graph strayed too far from its float one.
+    """Refuse a bundle that nothing may be measured with.
 
     Raises:
-        BundleError: it did not pass its accuracy budget.
+        BundleError: it outlines nothing, or its shipped graph did not pass its accuracy budget.
     """
+    if not bundle.manifest.heads.mask:
+        message = (
+            f"{bundle.path} only says how good a frame is; it outlines nothing, so there is nothing to measure. Give a "
+            "bundle of a network that outlines, such as `starter`; `edgefetal evaluate` judges this one."
+        )
+        raise BundleError(message)
     if not bundle.manifest.budget_passed:
         message = (
             f"{bundle.path} did not pass its accuracy budget (see {EVIDENCE} in it); train further and build it anew."

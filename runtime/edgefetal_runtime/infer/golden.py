@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # INT8 kernels of other processors round otherwise; more disagreement than this means that something is broken, such as
 # the saturating 8-bit products of x86 without VNNI.
 MAX_MASK_DISAGREEMENT = 0.002
-MAX_PLANE_DIFFERENCE = 0.5
+MAX_PLANE_DIFFERENCE = MAX_SCORE_DIFFERENCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,13 @@ class GoldenReport:
         frames: number of golden frames.
         mask_disagreement: largest share of mask pixels that fall on the other side of the decision.
         plane_difference: largest difference of a plane logit.
+        score_difference: largest difference of a quality or skill logit.
     """
 
     frames: int
     mask_disagreement: float
     plane_difference: float
+    score_difference: float
 
 
 def _digest(tensor: npt.NDArray[np.float32]) -> str:
@@ -67,14 +69,14 @@ def make_golden(frames: Sequence[npt.NDArray[np.uint8]], spec: PreprocessSpec, b
     return buffer.getvalue()
 
 
-def _prepared(
-    bundle: Bundle,
-) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float16], npt.NDArray[np.float16] | None]]:
-    """Yield each golden frame's tensor with the expected mask and plane logits.
+def _prepared(bundle: Bundle) -> Iterator[tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float16]]]]:
+    """Yield each golden frame's tensor with the answers that are expected of the network's heads.
 
     Raises:
         CheckFailedError: a tensor differs from the builder's.
     """
+    heads = bundle.manifest.heads
+    has = {"mask": bool(heads.mask), "plane": bool(heads.plane), "quality": heads.quality, "skill": heads.skill}
     with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as archive:
         if int(archive["count"]) < 1:
             message = f"{bundle.path / GOLDEN} holds no frame, so nothing can be proven; build the bundle anew."
@@ -87,8 +89,7 @@ def _prepared(
                     "install the OpenCV and NumPy versions that its manifest names."
                 )
                 raise CheckFailedError(message)
-            plane = archive[f"plane_{number}"] if bundle.manifest.heads.plane else None
-            yield tensor, archive[f"mask_{number}"], plane
+            yield tensor, {name: archive[f"{name}_{number}"] for name, present in has.items() if present}
 
 
 def check_preprocessing(bundle: Bundle) -> int:
@@ -106,21 +107,35 @@ def check_network(bundle: Bundle, network: Network) -> GoldenReport:
     Raises:
         CheckFailedError: a tensor differs, or an answer differs by more than rounding.
     """
-    disagreements, differences = [0.0], [0.0]
-    for tensor, mask, plane in _prepared(bundle):
+    frames = 0
+    found: dict[str, list[float]] = {"mask": [0.0], "plane": [0.0], "quality": [0.0], "skill": [0.0]}
+    for tensor, expected in _prepared(bundle):
         outputs = network.backend.run(tensor)
-        disagreements.append(float(((outputs["mask"] > 0) != (mask > 0)).mean()))
-        if plane is not None:
-            differences.append(float(np.abs(outputs["plane"] - plane).max()))
+        for name, answer in expected.items():
+            if name == "mask":
+                found[name].append(float(((outputs[name] > 0) != (answer > 0)).mean()))
+            else:
+                found[name].append(float(np.abs(outputs[name] - answer).max()))
+        frames += 1
     # NumPy's maximum keeps a NaN, which `max` may drop.
-    disagreement, difference = float(np.max(disagreements)), float(np.max(differences))
-    if not (disagreement <= MAX_MASK_DISAGREEMENT and difference <= MAX_PLANE_DIFFERENCE):
+    report = GoldenReport(
+        frames=frames,
+        mask_disagreement=float(np.max(found["mask"])),
+        plane_difference=float(np.max(found["plane"])),
+        score_difference=float(np.max([*found["quality"], *found["skill"]])),
+    )
+    if not (
+        report.mask_disagreement <= MAX_MASK_DISAGREEMENT
+        and report.plane_difference <= MAX_PLANE_DIFFERENCE
+        and report.score_difference <= MAX_SCORE_DIFFERENCE
+    ):
         message = (
-            f"The network answers otherwise here than where the bundle was built ({disagreement:.2%} of the mask, "
-            f"{difference:.2f} of a plane logit); build the bundle for this device."
+            f"The network answers otherwise here than where the bundle was built ({report.mask_disagreement:.2%} of "
+            f"the mask, {report.plane_difference:.2f} of a plane logit, {report.score_difference:.2f} of a quality or "
+            "skill logit); build the bundle for this device."
         )
         raise CheckFailedError(message)
-    return GoldenReport(len(disagreements) - 1, disagreement, difference)
+    return report
 
 
 def open_for_clinic(folder: Path, *, backend: str = "auto", threads: int | None = None) -> tuple[Bundle, Network]:

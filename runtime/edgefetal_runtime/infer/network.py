@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefetal_devices.errors import BundleError
+from edgefetal_devices.profile import profile_names, read_profile
 from edgefetal_runtime.infer.backends import Backend, open_backend
 from edgefetal_runtime.infer.bundle import MODEL, Bundle, Manifest
 from edgefetal_runtime.infer.preprocess import Letterbox, preprocess
@@ -21,7 +22,7 @@ class NetworkOutput:
     """What the network says of one frame.
 
     Args:
-        mask_logits: shape (structures, h, w), float32.
+        mask_logits: shape (structures, h, w), float32; no structures where the network has no such head.
         plane_probability: probability of each plane class; empty where the network has no such head.
         quality: of the frame, 0 to 1, or None where the network has no such head.
         skill: of the operator, 0 to 1, or None where the network has no such head.
@@ -55,7 +56,7 @@ class Network:
         heads = self.manifest.heads
         probability = _softmax(outputs["plane"][0].astype(np.float64)) if heads.plane else np.empty(0)
         return NetworkOutput(
-            mask_logits=outputs["mask"][0],
+            mask_logits=outputs["mask"][0] if heads.mask else np.empty((0, *image.shape[2:]), np.float32),
             plane_probability=dict(zip(heads.plane, probability.tolist(), strict=True)),
             quality=_sigmoid(outputs["quality"]) if heads.quality else None,
             skill=_sigmoid(outputs["skill"]) if heads.skill else None,
@@ -87,6 +88,9 @@ def load_network(bundle: Bundle, *, backend: str = "auto", file: str = MODEL, th
         BundleError: the graph was altered, is not accepted, or is not what the manifest says.
         EnvironmentLacksError: no back end can run here.
     """
+    device = bundle.manifest.device
+    if backend == "auto" and device in profile_names():
+        backend = read_profile(device).back_end
     network = Network(bundle.manifest, open_backend(backend, bundle.read(file), threads))
     spec = bundle.manifest.preprocess
     try:

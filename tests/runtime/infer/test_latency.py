@@ -33,6 +33,7 @@ class TimedNetwork:
 
     def __init__(self, name: str, clock: Clock, runs_s: Iterable[float], log: list[str]) -> None:
         self.name, self.clock, self.log = name, clock, log
+        self.backend = None
         self.runs_s = iter(runs_s)
 
     def prepare(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], None]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgefetal_devices.errors import BundleError, EdgeFetalError
+from edgefetal_runtime.infer.backends import Backend, open_backend
 from edgefetal_runtime.infer.bundle import MODEL, REFERENCE, Bundle, load_bundle
 from edgefetal_runtime.infer.network import Network, load_network
 from edgefetal_runtime.infer.preprocess import preprocess
@@ -69,6 +70,23 @@ def test_the_same_frame_gets_the_same_answer_to_the_bit(intact_bundle: Bundle) -
     first, second = (network.infer(network.prepare(frame)[0]) for _ in range(2))
     np.testing.assert_array_equal(first.mask_logits, second.mask_logits)
     assert first.plane_probability == second.plane_probability
+
+
+def test_a_bundle_runs_on_the_back_end_that_it_was_judged_on(
+    bundle_copy: Path, edit_manifest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless another is asked for by its name; one for a device that nobody knows here runs on any."""
+    asked: list[str] = []
+
+    def spy(name: str, model: bytes, threads: int | None = None) -> Backend:
+        asked.append(name)
+        return open_backend("onnxruntime", model, threads)
+
+    monkeypatch.setattr("edgefetal_runtime.infer.network.open_backend", spy)
+    for device, backend in (("cpu-x86-openvino", "auto"), ("cpu-x86-openvino", "onnxruntime"), ("else", "auto")):
+        edit_manifest(bundle_copy, device=device)
+        load_network(load_bundle(bundle_copy), backend=backend, threads=1)
+    assert asked == ["openvino", "onnxruntime", "auto"]
 
 
 def test_a_graph_that_was_altered_after_verification_is_not_loaded(bundle_copy: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, ValidationError
 
 from edgefetal_calibration.quality import best_threshold, fit_temperature, frame_metrics, tempered
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
+    from torch import nn
 
 # A probability of a half, and a mask on 1 % of the picture.
 PUBLISHED_THRESHOLDS: Final = {"probability": 0.5, "area": 0.01}
@@ -116,6 +118,18 @@ def fit_threshold(
         positives=int(truths.sum()),
         f1=frame_metrics(scores, truths, threshold)["f1"],
     )
+
+
+@torch.no_grad()
+def fold_into(head: nn.Linear, decision: Decision) -> None:
+    """Put offset and temperature into a network's last layer, so that its logit is that of the probability.
+
+    Args:
+        head: gives the logit; changed in place.
+        decision: of a probability.
+    """
+    head.weight.div_(decision.temperature)
+    head.bias.add_(decision.offset).div_(decision.temperature)
 
 
 def read_decision(run: Path) -> Decision:

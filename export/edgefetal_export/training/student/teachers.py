@@ -14,7 +14,7 @@ from edgefetal_calibration.datasets.split import Part
 from edgefetal_devices.errors import DatasetError, InputError
 from edgefetal_export.teachers import sononet
 from edgefetal_export.teachers.imported import load_sononet
-from edgefetal_export.training.outliner import RECIPE_NAMES, load_outliner
+from edgefetal_export.training.outliner import OUTLINERS, load_outliner
 from edgefetal_export.training.quality.scoring import QUALITY_RECIPES, load_scorer
 from edgefetal_export.training.run import (
     RECIPE,
@@ -112,7 +112,7 @@ def load_teacher(run: Path) -> Teacher:
     name = recipe_name(run)
     if name == SONONET:
         return _namer(run)
-    if name in RECIPE_NAMES:
+    if name in OUTLINERS:
         return _outliner(run)
     if name in QUALITY_RECIPES:
         return _grader(run)
