@@ -15,7 +15,7 @@ import pytest
 from edgefetal_calibration.budget import read_budget
 from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE, OPTIMAL, LabelledSweep
 from edgefetal_calibration.datasets.split import Part, Split
-from edgefetal_devices.errors import BundleError, InputError, OutputError
+from edgefetal_devices.errors import BundleError, CheckFailedError, InputError, OutputError
 from edgefetal_devices.profile import read_profile
 from edgefetal_export.build import BuildResult, build
 from edgefetal_export.finish import draft_of, recalibrate
@@ -31,7 +31,7 @@ from edgefetal_export.training.quality.whole_run import train_on_frames
 from edgefetal_export.training.trained import load_trained, parse_recipe
 from edgefetal_runtime.infer.bundle import load_bundle
 from edgefetal_runtime.infer.golden import check_network, open_for_clinic
-from edgefetal_runtime.infer.network import load_network
+from edgefetal_runtime.infer.network import Network, load_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from edgefetal_calibration.budget import AccuracyBudget
     from edgefetal_export.training.quality.classifier import QualityRecipe
+    from edgefetal_runtime.infer.backends import Backend
 
 FRAMES = 8
 # A fifth of so few exams validates.
@@ -113,6 +114,18 @@ def lenient(**changes: dict[str, Any]) -> AccuracyBudget:
         for key in ("quality_f1", "float_quality_error")
     }
     return budget.model_copy(update=lines)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A graph that answers otherwise."""
+
+    backend: Backend
+    shift: float
+    name: str = "shifted"
+
+    def run(self, image: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        return {name: answer + np.float32(self.shift) for name, answer in self.backend.run(image).items()}
 
 
 class Silent:
@@ -206,6 +219,9 @@ def test_its_golden_frames_hold_and_another_answer_is_refused(tower_bundle: tupl
     report = check_network(bundle, load_network(bundle))
     assert (report.frames, report.mask_disagreement, report.plane_difference) == (3, 0.0, 0.0)
     assert 0 <= report.score_difference < 0.05
+    for shift in (0.6, -0.6, np.nan):
+        with pytest.raises(CheckFailedError, match="of a quality or skill logit"):
+            check_network(bundle, Network(bundle.manifest, Shifted(load_network(bundle).backend, shift)))
 
 
 def test_its_evidence_is_of_calls(tower_bundle: tuple[Path, BuildResult, Path]) -> None:
