@@ -1,7 +1,7 @@
-"""Run the starter on simulated head sweeps and compare with their truth: the table of docs/measurements.md.
+"""Run the starter, or another bundle, on simulated head sweeps beside their truth: the table of docs/measurements.md.
 
 edgefetal phantom --protocol head --ga 18w0d..36w0d --exams 20 --frames 30 --seed 3 --out heads
-python tests/benchmarks/starter_on_simulated_heads.py heads
+python tests/benchmarks/starter_on_simulated_heads.py heads [BUNDLE]
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 
-def measured_head(sweep: Path, out: Path) -> tuple[float, tuple[float, float], int] | None:
-    """Run the starter on a sweep as a clinic would; return HC in mm, its interval and the frame it was taken on."""
+def measured_head(bundle: str, sweep: Path, out: Path) -> tuple[float, tuple[float, float], int] | None:
+    """Run a bundle on a sweep as a clinic would; return HC in mm, its interval and the frame it was taken on."""
     subprocess.run(
-        [sys.executable, "-m", "edgefetal", "run", "starter", str(sweep), "--out", str(out)],
+        [sys.executable, "-m", "edgefetal", "run", bundle, str(sweep), "--out", str(out)],
         check=True,
         capture_output=True,
     )
@@ -40,11 +40,12 @@ def figures(errors: list[float]) -> str:
 def main() -> None:
     """Print the table of one series."""
     of_fetus, of_cut, held, n = [], [], 0, 0
+    bundle = sys.argv[2] if len(sys.argv) > 2 else "starter"
     for truth_path in sorted(Path(sys.argv[1]).glob("*/truth.json")):
         truth = json.loads(truth_path.read_bytes())
         n += 1
         with tempfile.TemporaryDirectory() as folder:
-            found = measured_head(truth_path.parent / "sweep_1.mha", Path(folder) / "exam")
+            found = measured_head(bundle, truth_path.parent / "sweep_1.mha", Path(folder) / "exam")
         if found is None:
             continue
         value, (low, high), index = found
