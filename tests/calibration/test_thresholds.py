@@ -88,6 +88,7 @@ def _shown(plane: str, named: str, probability: float) -> FrameResult:
         dice=None,
         good=None,
         quality=None,
+        called=None,
         seconds=0.01,
     )
 
