@@ -124,6 +124,9 @@ def _show_sweeps(exam: Exam) -> None:
         age = next((m for m in of_sweep if m.name == "GA"), None)
         written = "-" if age is None or age.value is None else f"{_written(age.value, 'weeks')} by {age.method}"
         reasons = dict.fromkeys(m.abstained for m in (*shown, *([age] if age else [])) if m.abstained)
+        if len(reasons) > 1 and not any(part.frames_outlined for part in sweep.structures):
+            # The same said of each structure would fill the table.
+            reasons = {f"no plane of {', '.join(part.structure for part in sweep.structures)}": None}
         light = "-" if sweep.hand is None else sweep.hand.light
         rows.append((sweep.name, light, value or "-", written, frames or "-", "; ".join(reasons)))
     terminal.show_table("Sweeps", ("sweep", "light", "mm", "age", "frame", "why there is none"), rows)
