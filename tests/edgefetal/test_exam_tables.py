@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
+from edgefetal.cli import terminal
 from edgefetal.cli.exam_tables import show_exam
 from edgefetal_runtime.exam.record import (
     ALL_SWEEPS,
@@ -67,7 +70,10 @@ def _measure(sweep: str, name: str, value: float | None, why: str | None = None)
     )
 
 
-def test_each_sweep_has_a_row_and_all_together_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_sweep_has_a_row_and_all_together_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_console", Console(width=200))
     exam = Exam(
         schema_version=3,
         edgefetal="0.1.0",
