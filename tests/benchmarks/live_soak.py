@@ -4,7 +4,7 @@ python tests/benchmarks/live_soak.py --minutes 60                      # a simul
 python tests/benchmarks/live_soak.py --minutes 600 --source v4l2:/dev/video0
 
 The simulated probe plays sweeps across a head, ten seconds each, with the probe in the air for twenty between.
-Memory is that of the program and its capture child together, by /proc, without what the two share.
+Memory is what the program and its capture child hold alone, by /proc.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def main() -> None:
         ]  # fmt: skip
         started_s = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        samples: list[tuple[float, float, int]] = []
+        samples: list[tuple[float, float, float, int]] = []
         while True:
             try:
                 process.wait(_SAMPLE_S)
@@ -98,11 +98,12 @@ def main() -> None:
             except subprocess.TimeoutExpired:
                 pids = family(process.pid)
                 at_s = time.monotonic() - started_s
-                samples.append((at_s, sum(map(memory_mb, pids)), sum(map(open_files, pids))))
+                capture_mb = sum(map(memory_mb, pids[1:]))
+                samples.append((at_s, memory_mb(pids[0]), capture_mb, sum(map(open_files, pids))))
         report(json.loads((folder / "live.json").read_bytes()), samples, process.returncode)
 
 
-def report(record: dict[str, object], samples: list[tuple[float, float, int]], code: int) -> None:
+def report(record: dict[str, object], samples: list[tuple[float, float, float, int]], code: int) -> None:
     """Print what became of it."""
     live, sweeps = record["live"], record["sweeps"]
     assert isinstance(live, dict)
@@ -114,10 +115,13 @@ def report(record: dict[str, object], samples: list[tuple[float, float, int]], c
     print("latency from driver to result, ms:", {key: round(value, 1) for key, value in live["latency_ms"].items()})
     warm = np.array([sample for sample in samples if sample[0] > _WARM_UP_S])
     if len(warm) > 2:
-        slope = np.polyfit(warm[:, 0], warm[:, 1], 1)[0] * 600
-        first_mb, last_mb = warm[0, 1], warm[-1, 1]
-        print(f"memory: {first_mb:.1f} MB at first, {last_mb:.1f} at last, slope {slope:+.2f} MB in ten minutes")
-        print(f"open files: {int(warm[0, 2])} at first, {int(warm[-1, 2])} at last")
+        for column, who in ((1, "program"), (2, "capture")):
+            slope = np.polyfit(warm[:, 0], warm[:, column], 1)[0] * 600
+            first_mb, last_mb = warm[0, column], warm[-1, column]
+            print(
+                f"memory of the {who}: {first_mb:.1f} MB at first, {last_mb:.1f} at last, slope {slope:+.2f} MB in 10 min"
+            )
+        print(f"open files: {int(warm[0, 3])} at first, {int(warm[-1, 3])} at last")
 
 
 if __name__ == "__main__":

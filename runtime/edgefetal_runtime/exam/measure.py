@@ -72,7 +72,8 @@ _NO_PIXELS = np.empty((0, 0), np.uint8)
 def without_pixels(result: StructureResult) -> StructureResult:
     """Return the same without its pictures, which are large and were drawn already."""
     frames = tuple(replace(frame, pixels=_NO_PIXELS) for frame in result.frames)
-    return replace(result, choice=replace(result.choice, frames=()), frame=frames[0] if frames else None, frames=frames)
+    choice = replace(result.choice, frames=(), measured=None)
+    return replace(result, choice=choice, frame=frames[0] if frames else None, frames=frames)
 
 
 def size_px(found: Outline | Shaft | Abstained) -> float:
