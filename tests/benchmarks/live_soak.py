@@ -48,8 +48,9 @@ def write_probe(path: Path) -> float:
 
 def family(pid: int) -> list[int]:
     """Return a process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(int(child) for child in children)]
+    # A child belongs to the thread that started it.
+    children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [pid, *(int(child) for of_thread in children for child in of_thread)]
 
 
 def memory_mb(pid: int) -> float:
@@ -118,9 +119,7 @@ def report(record: dict[str, object], samples: list[tuple[float, float, float, i
         for column, who in ((1, "program"), (2, "capture")):
             slope = np.polyfit(warm[:, 0], warm[:, column], 1)[0] * 600
             first_mb, last_mb = warm[0, column], warm[-1, column]
-            print(
-                f"memory of the {who}: {first_mb:.1f} MB at first, {last_mb:.1f} at last, slope {slope:+.2f} MB in 10 min"
-            )
+            print(f"memory of the {who}: {first_mb:.1f} MB, at last {last_mb:.1f}, {slope:+.2f} MB in ten minutes")
         print(f"open files: {int(warm[0, 3])} at first, {int(warm[-1, 3])} at last")
 
 
