@@ -9,11 +9,15 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
 _WIDTH_PX, _HEIGHT_PX = 48, 32
 # Up to this grey level a pixel is black; the fan's own noise and compression stay below it.
 _BLACK_LEVEL = 4
+# Pictures that vary less, in squared grey levels, are too even for sums of squares; they are asked one by one.
+_LEAST_SCATTER = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,27 @@ class Glance:
         if mine.size < 2 or not mine.std() or not theirs.std():  # noqa: PLR2004 - one value correlates with nothing
             return float(np.array_equal(self.small, other.small) and mine.size > 0)
         return float(np.corrcoef(mine, theirs)[0, 1])
+
+
+def likenesses(glances: Sequence[Glance]) -> npt.NDArray[np.float64]:
+    """Return `Glance.likeness` of every pair, shape (N, N), by a few products of matrices in place of N x N passes."""
+    if not glances:
+        return np.empty((0, 0))
+    small = np.stack([one.small.ravel() for one in glances]).astype(np.float64)
+    dark = (small <= _BLACK_LEVEL).astype(np.float64)
+    in_dark = small * dark
+    # Sums over what either shows are those over all pixels, less those over what is dark in both.
+    count = small.shape[1] - dark @ dark.T
+    total = small.sum(axis=1)[:, None] - in_dark @ dark.T
+    squares = (small**2).sum(axis=1)[:, None] - (small * in_dark) @ dark.T
+    products = small @ small.T - in_dark @ in_dark.T
+    scatter = np.maximum(squares * count - total**2, 0.0)
+    plain = (count >= 2) & (np.minimum(scatter, scatter.T) > _LEAST_SCATTER * count**2)  # noqa: PLR2004 - one value correlates with nothing
+    scale = np.sqrt(np.where(plain, scatter * scatter.T, 1.0))
+    alike = (products * count - total * total.T) / scale
+    for first, second in np.argwhere(~plain):
+        alike[first, second] = glances[first].likeness(glances[second])
+    return np.asarray(alike)
 
 
 def glance(pixels: npt.NDArray[np.uint8]) -> Glance:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgefetal_runtime.sweep.glance import likenesses
+
 if TYPE_CHECKING:
     from edgefetal_runtime.sweep.glance import Glance
 
@@ -148,9 +150,9 @@ def _light(
 def _turned_back(held: list[Glance]) -> bool:
     """Tell whether frames were shown again after others had been in between."""
     again = 0
-    for late in range(2 * _APART, len(held), 2):
-        likenesses = np.array([held[late].likeness(early) for early in held[: late - _APART : 2]])
-        best = int(likenesses.argmax())
-        between = likenesses[best:].min()
-        again += bool(likenesses[best] >= _AGAIN and between < _OTHER)
+    alike = likenesses(held[::2])
+    for late in range(_APART, len(alike)):
+        earlier = alike[late, : late - _APART // 2]
+        best = int(earlier.argmax())
+        again += bool(earlier[best] >= _AGAIN and earlier[best:].min() < _OTHER)
     return again > _MAX_AGAIN * max(len(held) / 2, 1)

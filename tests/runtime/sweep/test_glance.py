@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgefetal_runtime.sweep.glance import Glance, glance
+from edgefetal_runtime.sweep.glance import Glance, glance, likenesses
 
 BLACK_LEVEL = 4
 
@@ -80,3 +80,21 @@ def test_two_frames_that_share_one_lit_cell_are_compared_without_a_warning() -> 
     small = np.zeros((32, 48), np.float32)
     small[3, 4] = 100
     assert Glance(small, 0.01).likeness(Glance(small, 0.01)) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_pairs_at_once_are_alike_as_one_by_one(seed: int) -> None:
+    """Moving, dark, even, frozen and half dark pictures, each with each."""
+    rng = np.random.default_rng(seed)
+    base = rng.uniform(0, 255, (32, 48))
+    pictures = [np.clip(base + rng.normal(0, spread, base.shape), 0, 255) for spread in (0, 1, 5, 20, 80, 200)]
+    half = base.copy()
+    half[:, 24:] = 0
+    pictures += [base, half, np.zeros_like(base), np.full_like(base, 3.0), np.full_like(base, 90.0), 255 - base]
+    glances = [Glance(picture.astype(np.float32), 0.5) for picture in pictures]
+    plain = [[one.likeness(other) for other in glances] for one in glances]
+    assert np.allclose(likenesses(glances), plain, atol=1e-4)
+
+
+def test_of_no_pictures_there_are_no_pairs() -> None:
+    assert likenesses([]).shape == (0, 0)
