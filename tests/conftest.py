@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from edgefetal_export.finish import Draft
 
 ROOT = Path(__file__).parent.parent
+# What commands print is read by tests: one width, no colours and no moving bars, whatever the caller's terminal is.
+os.environ.update({"COLUMNS": "200", "TERM": "dumb"})
+for _wish in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PY_COLORS", "GITHUB_ACTIONS"):
+    os.environ.pop(_wish, None)
 # Width and height of the drawn pictures, and the size of their pixels.
 HC18_SIZE_PX = (260, 180)
 HC18_MM_PER_PX = 0.62

@@ -39,7 +39,7 @@ class CommandLine:
     folder: Path
 
     def __call__(self, *arguments: object) -> Outcome:
-        result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Outcome(result.exit_code, result.stdout, result.stderr)

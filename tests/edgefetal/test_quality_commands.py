@@ -320,7 +320,7 @@ def test_two_processes_train_as_one_does(edgefetal: CommandLine, abdomens: str, 
     done = subprocess.run(
         [sys.executable, *launcher, *arguments, "--out", str(tmp_path / "two")],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TERM": "dumb", "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,

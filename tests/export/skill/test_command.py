@@ -20,7 +20,7 @@ SMALL = (
 
 
 def invoke(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
     return result.exit_code, result.output
 
 

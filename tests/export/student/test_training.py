@@ -164,10 +164,10 @@ def test_command_trains_with_and_without_a_teacher(tmp_path: Path, tiny_hc18: Pa
         "--batch-size", "8", "--seed", "5", "--threads", "1",
     ]  # fmt: skip
     alone, taught, result = tmp_path / "alone", tmp_path / "taught", tmp_path / "taught.json"
-    ran = CliRunner().invoke(app, [*common, "--out", str(alone)], env={"COLUMNS": "200"})
+    ran = CliRunner().invoke(app, [*common, "--out", str(alone)])
     assert ran.exit_code == 0, ran.output
     arguments = ["--teachers", str(tiny_run), "--unlabelled", f"hc18:{tiny_hc18}", "--json", str(result)]
-    ran = CliRunner().invoke(app, [*common, *arguments, "--out", str(taught)], env={"COLUMNS": "200"})
+    ran = CliRunner().invoke(app, [*common, *arguments, "--out", str(taught)])
     assert ran.exit_code == 0, ran.output
     assert "ask the teachers" in ran.output
     metrics = json.loads(result.read_text())
