@@ -1,0 +1,1 @@
+"""TensorRT: finding it, and running an engine that was built on this device."""
