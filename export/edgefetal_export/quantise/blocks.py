@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from edgefetal_export.quantise.graph import initializer_names, is_weighted, last_layers, producers
+from edgefetal_export.quantise.graph import DEQUANTIZE, QUANTIZE, initializer_names, is_weighted, last_layers, producers
 from edgefetal_runtime.infer.bundle import LayerGroup
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ INT8, FLOAT32 = "int8", "float32"
 OUTPUT_REASON = "the last layer before an answer, which takes eight bits worst and costs little"
 BUDGET_REASON = "put back into float to stay within the accuracy budget"
 OPERATOR_REASON = "without weights, and between tensors that are not quantised in this graph"
-_DEQUANTIZE, _QUANTIZE = "DequantizeLinear", "QuantizeLinear"
+
 _PARAMETERS = (".weight", ".bias")
 
 
@@ -107,7 +107,7 @@ def layer_groups(model: bytes, recipe: Int8Recipe, blocks: Sequence[Block]) -> t
     operators = {
         node.op_type
         for node in graph.node
-        if node.op_type not in (_QUANTIZE, _DEQUANTIZE) and node.name not in names and node.name not in whole
+        if node.op_type not in (QUANTIZE, DEQUANTIZE) and node.name not in names and node.name not in whole
     }
     floating = [node for node in names if node not in whole]
     groups = (
@@ -122,4 +122,4 @@ def layer_groups(model: bytes, recipe: Int8Recipe, blocks: Sequence[Block]) -> t
 def _in_whole_numbers(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], *, weighted: bool) -> bool:
     """Say whether all that a node computes with comes out of DequantizeLinear: its weights, or all but constants."""
     factors = node.input[:2] if weighted else [name for name in node.input if name in makers]
-    return bool(factors) and all(name in makers and makers[name].op_type == _DEQUANTIZE for name in factors)
+    return bool(factors) and all(name in makers and makers[name].op_type == DEQUANTIZE for name in factors)

@@ -9,6 +9,7 @@ import onnx
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+DEQUANTIZE, QUANTIZE = "DequantizeLinear", "QuantizeLinear"
 _ALWAYS_WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
 
 

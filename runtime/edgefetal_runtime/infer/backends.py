@@ -35,8 +35,9 @@ class BackendEntry:
 
     Args:
         name: name on the command line.
-        module: module that offers `open_graph(model: bytes, threads: int | None) -> Backend`.
+        module: module that offers `opens`.
         needs: what must be installed, for the message when it is not.
+        opens: name of its function `(model: bytes, threads: int | None) -> Backend`.
         auto_on: processors on which `auto` takes it, as `platform.machine()` calls them; None for all. By its name it
             is taken anywhere.
         without_torch: whether it gets a process of its own where torch is installed, which might come into this one.
@@ -45,6 +46,7 @@ class BackendEntry:
     name: str
     module: str
     needs: str
+    opens: str = "open_graph"
     auto_on: tuple[str, ...] | None = None
     without_torch: bool = False
 
@@ -60,6 +62,14 @@ TABLE = (
         without_torch=True,
     ),
     BackendEntry("onnxruntime", "edgefetal_runtime.infer.onnxruntime_backend", "pip install onnxruntime"),
+    # Slower; what graphs of other back ends are judged on where these are not at hand.
+    BackendEntry(
+        "onnxruntime-as-written",
+        "edgefetal_runtime.infer.onnxruntime_backend",
+        "pip install onnxruntime",
+        opens="open_as_written",
+        auto_on=(),
+    ),
 )
 
 
@@ -92,8 +102,8 @@ def open_backend(name: str, model: bytes, threads: int | None = None) -> Backend
 def _opened(entry: BackendEntry, model: bytes, threads: int | None) -> Backend:
     if entry.without_torch and importlib.util.find_spec("torch") is not None:
         return open_in_child(entry.name, entry.module, model, threads)
-    open_graph = cast("Callable[[bytes, int | None], Backend]", importlib.import_module(entry.module).open_graph)
-    return open_graph(model, threads)
+    opens = cast("Callable[[bytes, int | None], Backend]", getattr(importlib.import_module(entry.module), entry.opens))
+    return opens(model, threads)
 
 
 def _auto_takes(entry: BackendEntry) -> bool:

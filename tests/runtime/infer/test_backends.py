@@ -158,4 +158,5 @@ def test_openvino_is_taken_by_its_name_alone_and_onnxruntime_everywhere() -> Non
     assert [(entry.name, entry.auto_on) for entry in TABLE] == [
         ("openvino", ()),
         ("onnxruntime", None),
+        ("onnxruntime-as-written", ()),
     ]
