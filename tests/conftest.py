@@ -134,7 +134,7 @@ def simulated_bundle(
     simulated_draft: Draft, simulated_hc18: Path, lenient_budget: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, list[int]]]:
     """That draft finished on the simulated heads; and for each step how many parts were done, and of how many."""
-    from edgefetal_calibration.budget import read_budget
+    from edgefetal_calibration.budget_file import read_budget
     from edgefetal_calibration.datasets.hc18 import read_hc18
     from edgefetal_export.finish import recalibrate
 

@@ -54,7 +54,7 @@ def build(
     measures nothing, and `edgefetal run` refuses it.
     """
     from edgefetal.cli import terminal
-    from edgefetal_calibration.budget import read_budget
+    from edgefetal_calibration.budget_file import read_budget
     from edgefetal_calibration.datasets.kinds import read_exams
     from edgefetal_devices.profile import read_profile
     from edgefetal_export.build import build as build_bundle

@@ -32,7 +32,7 @@ def calibrate(
     from edgefetal.cli import terminal
     from edgefetal.cli.build import show_finished
     from edgefetal.starter import bundle_folder
-    from edgefetal_calibration.budget import read_budget
+    from edgefetal_calibration.budget_file import read_budget
     from edgefetal_calibration.datasets.kinds import read_exams
     from edgefetal_export.finish import draft_of, recalibrate
     from edgefetal_runtime.atomic import require_new_folder

@@ -33,7 +33,8 @@ def evaluate_exams(
         json_file: where to, or None.
     """
     from edgefetal.cli import terminal
-    from edgefetal_calibration.budget import judge_frames, read_budget
+    from edgefetal_calibration.budget import judge_frames
+    from edgefetal_calibration.budget_file import read_budget
     from edgefetal_calibration.frames import evaluate_frames, frame_rows, summarise_frames
 
     with terminal.steps() as progress:

@@ -1,4 +1,4 @@
-"""From a training run to a bundle: export, prove, quantise, judge, mend, package."""
+"""From a training run, or another bundle, to a bundle: export, prove, quantise, judge, mend, package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import platform
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,13 @@ from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_calibration.ranges import LEAST_FRAMES, draw_range_frames
 from edgefetal_devices.errors import DatasetError
 from edgefetal_export.case_pictures import require_place_for_cases, write_worst_cases
-from edgefetal_export.finish import REFERENCE, Draft, judge_for, judged_evidence, package
+from edgefetal_export.finish import REFERENCE, Draft, draft_of, judge_for, judged_evidence, package
 from edgefetal_export.onnx import check_parity, onnx_from_network
 from edgefetal_export.quantise.blocks import blocks_of
 from edgefetal_export.quantise.qdq import prepared
 from edgefetal_export.quantise.ranges import read_or_collect
 from edgefetal_export.quantise.tuning import TuningSettings, tuned
-from edgefetal_export.ship import SHIPPED, Floats, Precision, choose, story
+from edgefetal_export.ship import SHIPPED, Floats, Precision, choose, judging_back_end, story
 from edgefetal_export.training import run as run_folder
 from edgefetal_export.training.trained import load_trained
 from edgefetal_runtime.atomic import require_new_folder
@@ -37,11 +38,12 @@ from edgefetal_runtime.infer.network import Network
 from edgefetal_runtime.infer.preprocess import preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
+    from torch import nn
 
     from edgefetal_calibration.budget import AccuracyBudget
     from edgefetal_calibration.datasets.labelled import LabelledExam
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from edgefetal_devices.profile import Profile
     from edgefetal_export.progress import Progress
     from edgefetal_export.ship import Shipped
-    from edgefetal_export.training.trained import Trained
+    from edgefetal_export.training.trained import TrainedRecipe
 
 RANGE_FRAMES = 200
 _PARITY_FRAMES = 4
@@ -75,12 +77,86 @@ class BuildResult:
     Args:
         evidence: what `evidence.json` holds.
         sizes_bytes: size of every file.
-        parity: largest difference of a logit between the network and its float graph.
+        parity: largest difference of a logit between the network and its float graph; None where the graph was
+            another bundle's, which was compared when that was built.
     """
 
     evidence: dict[str, Any]
     sizes_bytes: dict[str, int]
-    parity: float
+    parity: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a bundle is built of.
+
+    Args:
+        reference: the float graph.
+        network: what it was exported from; None of a bundle.
+        output_names: names of its outputs, in order.
+        heads: what it answers with.
+        thresholds: decisions that came with it.
+        recipe: how it was trained.
+        parameters: number of trained numbers.
+        split: which subjects it was trained on.
+        simulated: structures that it knows from simulations alone; None where the data have to tell.
+        folder: where ranges are kept for the next build; None where nothing may be written.
+    """
+
+    reference: bytes
+    network: nn.Module | None
+    output_names: tuple[str, ...]
+    heads: layout.Heads
+    thresholds: layout.Thresholds
+    recipe: TrainedRecipe
+    parameters: int
+    split: Split
+    simulated: tuple[str, ...] | None
+    folder: Path | None
+
+
+def source_of_run(run: Path) -> Source:
+    """Export a finished run.
+
+    Raises:
+        InputError: it is none of a network that outlines, or that says how good a frame is.
+    """
+    trained, split = load_trained(run), run_folder.read_split(run)
+    return Source(
+        reference=onnx_from_network(trained.network, trained.recipe.preprocess, trained.output_names),
+        network=trained.network,
+        output_names=trained.output_names,
+        heads=trained.heads,
+        thresholds=trained.thresholds,
+        recipe=trained.recipe,
+        parameters=trained.parameters,
+        split=split,
+        simulated=None,
+        folder=run,
+    )
+
+
+def source_of_bundle(bundle: layout.Bundle) -> Source:
+    """Take a bundle's float graph, to quantise it for another device; without its network nothing can be tuned.
+
+    Raises:
+        BundleError: a file is missing or altered.
+        DatasetError: its split is damaged.
+    """
+    draft = draft_of(bundle)
+    manifest = draft.manifest
+    return Source(
+        reference=draft.reference,
+        network=None,
+        output_names=(),
+        heads=manifest.heads,
+        thresholds=manifest.thresholds,
+        recipe=draft.recipe,
+        parameters=manifest.training.parameters,
+        split=draft.split,
+        simulated=manifest.simulated,
+        folder=None,
+    )
 
 
 def golden_frames(protocol: Protocol = Protocol.HEAD) -> list[npt.NDArray[np.uint8]]:
@@ -99,7 +175,7 @@ def golden_frames(protocol: Protocol = Protocol.HEAD) -> list[npt.NDArray[np.uin
 
 
 def build(
-    run: Path,
+    source: Callable[[], Source],
     profile: Profile,
     exams: Sequence[LabelledExam],
     out: Path,
@@ -113,10 +189,10 @@ def build(
 ) -> BuildResult:
     """Build a bundle.
 
-    Ranges are kept in the run's folder, for the next build of the same weights, frames, preprocessing and recipe.
+    Ranges are kept in a run's folder, for the next build of the same weights, frames, preprocessing and recipe.
 
     Args:
-        run: a finished run of a network that outlines, or that says how good a frame is.
+        source: gives what it is built of.
         profile: the device to build for.
         exams: the datasets that the run was trained on.
         out: folder to write; must not exist.
@@ -132,53 +208,54 @@ def build(
         The evidence; where its `passed` is false the bundle was written for inspection and does not run in the clinic.
 
     Raises:
-        InputError: `run` is no such run.
-        DatasetError: the datasets are not those that the run was trained on, or not fit to take ranges from.
+        InputError: the device cannot compute in what is asked for, or `source` gives nothing.
+        DatasetError: the datasets are not those that it was trained on, or not fit to take ranges from.
         OutputError: `out` or `worst_cases` exists or cannot be written, or one lies in the other.
-        CheckFailedError: the exported graph does not answer as the network does.
+        CheckFailedError: the exported graph does not answer as the network does, or TensorRT does not take it.
     """
     require_new_folder(out)
     if worst_cases is not None:
         require_place_for_cases(worst_cases, out)
-    trained, split = load_trained(run), run_folder.read_split(run)
-    recipe, spec, outputs = trained.recipe, trained.recipe.preprocess, trained.output_names
+    advance = progress.step("export to ONNX", 1)
+    begun = source()
+    advance()
+    recipe, spec, reference, network = begun.recipe, begun.recipe.preprocess, begun.reference, begun.network
     # What a network of no outlines judges is the abdomen.
-    golden = golden_frames(Protocol.HEAD if trained.heads.mask else Protocol.ABDOMEN)
-    validation = split.select(exams, Part.VALIDATION)
+    golden = golden_frames(Protocol.HEAD if begun.heads.mask else Protocol.ABDOMEN)
+    validation = begun.split.select(exams, Part.VALIDATION)
     if not validation:
         message = f"The data hold none of the {recipe.name} run's validation subjects; give the run's datasets."
         raise DatasetError(message)
     advance = progress.step("draw calibration frames", 1)
-    frames = draw_range_frames(exams, split, RANGE_FRAMES, least=least_range_frames)
+    frames = draw_range_frames(exams, begun.split, RANGE_FRAMES, least=least_range_frames)
     advance()
 
-    advance = progress.step("export to ONNX", 1)
-    reference = onnx_from_network(trained.network, spec, outputs)
-    advance()
-
-    advance = progress.step("compare with PyTorch", 1)
+    back_end = judging_back_end(profile)
     images = [preprocess(frame.pixels(), spec)[0] for frame in frames.frames]
-    backend = open_backend(profile.back_end, reference)
-    parity = check_parity(trained.network, backend, images[:_PARITY_FRAMES], outputs)
-    advance()
+    parity = None
+    if network is not None:
+        advance = progress.step("compare with PyTorch", 1)
+        backend = open_backend(back_end, reference)
+        parity = check_parity(network, backend, images[:_PARITY_FRAMES], begun.output_names)
+        advance()
 
-    simulated = simulated_alone(split.select(exams, Part.TRAIN), trained.heads.mask)
-    manifest = _describe(name, profile, trained, split, frames, simulated)
+    manifest = _describe(name, profile, begun, frames, exams)
     judge = judge_for(manifest, reference, validation, budget, progress)
 
     def floats(graph: bytes, title: str) -> Floats:
         ready = prepared(graph)
-        cache = run / f"ranges-{profile.int8.name}-{hashlib.sha256(ready).hexdigest()[:12]}.json"
+        file = f"ranges-{profile.int8.name}-{hashlib.sha256(ready).hexdigest()[:12]}.json"
+        cache = None if begun.folder is None else begun.folder / file
         on_image = progress.step(title, 2 * len(frames.frames))
         return Floats(ready, read_or_collect(cache, ready, profile.int8, spec, frames.frames, on_image))
 
-    def tune() -> Floats:
+    def tune(network: nn.Module) -> Floats:
         settings = TuningSettings()
         on_step = progress.step("tune with quantisation in the loop", settings.steps)
         blocks = blocks_of(onnx.load_from_string(prepared(reference)).graph)
         last = [block.name for block in blocks if block.last and profile.int8.float_outputs]
-        network = tuned(trained.network, images, profile.int8, settings, on_step, float_modules=last)
-        return floats(onnx_from_network(network, spec, outputs), "take ranges of the tuned network")
+        student = tuned(network, images, profile.int8, settings, on_step, float_modules=last)
+        return floats(onnx_from_network(student, spec, begun.output_names), "take ranges of the tuned network")
 
     shipped = choose(
         reference,
@@ -186,7 +263,7 @@ def build(
         profile,
         judge,
         precision=precision,
-        tune=tune,
+        tune=None if network is None else partial(tune, network),
         frame=golden[-1],
         on_trial=progress.step("judge quantised graphs", None),
     )
@@ -202,8 +279,8 @@ def build(
         ),
         shipped=shipped.model,
         reference=reference,
-        golden=make_golden(golden, spec, open_backend(profile.back_end, shipped.model)),
-        split=split,
+        golden=make_golden(golden, spec, open_backend(back_end, shipped.model)),
+        split=begun.split,
         recipe=recipe,
         evidence={
             "name": name,
@@ -250,20 +327,22 @@ def _gain(mean_grey: float) -> str:
 
 
 def _describe(
-    name: str, profile: Profile, trained: Trained, split: Split, frames: RangeSet, simulated: tuple[str, ...]
+    name: str, profile: Profile, begun: Source, frames: RangeSet, exams: Sequence[LabelledExam]
 ) -> layout.Manifest:
     """Write the manifest as far as it is known before a graph was chosen."""
-    recipe = trained.recipe
+    recipe, simulated = begun.recipe, begun.simulated
+    if simulated is None:
+        simulated = simulated_alone(begun.split.select(exams, Part.TRAIN), begun.heads.mask)
     kinds = [dataset_kind(kind) for kind in recipe.dataset.split("+")]
-    parts = list(split.parts.values())
+    parts = list(begun.split.parts.values())
     return layout.Manifest(
         schema_version=layout.SCHEMA_VERSION,
         name=name,
         version=metadata.version("edgefetal"),
         device=profile.name,
-        heads=trained.heads,
+        heads=begun.heads,
         preprocess=recipe.preprocess,
-        thresholds=trained.thresholds,
+        thresholds=begun.thresholds,
         intervals=None,
         layers=(),
         calibration=layout.Calibration(
@@ -279,7 +358,7 @@ def _describe(
             licence="; ".join(dict.fromkeys(kind.licence for kind in kinds)),
             attribution="; ".join(dict.fromkeys(kind.attribution for kind in kinds)),
             subjects={part.value: parts.count(part) for part in Part},
-            parameters=trained.parameters,
+            parameters=begun.parameters,
         ),
         simulated=simulated,
         budget_passed=False,

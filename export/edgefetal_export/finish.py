@@ -19,7 +19,7 @@ from edgefetal_export.evidence import write_evidence_page
 from edgefetal_export.held_out import PARTS, heads_among, report_calls, report_lengths
 from edgefetal_export.model_card import write_model_card
 from edgefetal_export.package import write_bundle
-from edgefetal_export.ship import SHIPPED, Judge, frames_per_exam
+from edgefetal_export.ship import SHIPPED, Judge, frames_per_exam, judging_back_end
 from edgefetal_export.training.trained import parse_recipe
 from edgefetal_runtime.atomic import json_bytes
 from edgefetal_runtime.infer import bundle as layout
@@ -118,7 +118,7 @@ def judge_for(
     Raises:
         DatasetError: the network outlines, and there are no heads among the exams.
     """
-    back_end = read_profile(manifest.device).back_end
+    back_end = judging_back_end(read_profile(manifest.device))
     backend = open_backend(back_end, reference)
     if manifest.heads.mask:
         manifest = _with_thresholds(manifest, backend, validation, progress)
@@ -232,7 +232,7 @@ def package(
         OutputError: `out` exists or cannot be written.
     """
     held_out = draft.split.select(exams, Part.HELD_OUT)
-    back_end = read_profile(draft.manifest.device).back_end
+    back_end = judging_back_end(read_profile(draft.manifest.device))
     manifest = draft.manifest.model_copy(
         update={
             "schema_version": layout.SCHEMA_VERSION,

@@ -2,6 +2,9 @@
 
 The order: every way of taking ranges, the best by the budget; then the fewest blocks back in float; then tuning with
 the quantisation in the loop; then float. What was tried stands in the evidence, step by step.
+
+On a GPU what is not quantised computes in FP16, and float means FP16 first and FP32 where that breaks the budget. Which
+of INT8 and FP16 is faster there only the device can tell, so both are kept, and `edgefetal finish` measures them.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ from edgefetal_calibration.budget import Judgement, judge_frames
 from edgefetal_calibration.frames import evaluate_frames
 from edgefetal_devices.errors import InputError
 from edgefetal_devices.profile import is_this_machine
-from edgefetal_export.quantise.blocks import FLOAT32, INT8, blocks_of, layer_groups
+from edgefetal_export.quantise.blocks import FLOAT16, FLOAT32, INT8, SUM_REASON, blocks_of, layer_groups
+from edgefetal_export.quantise.half import FLOAT_OPERATORS, in_half
 from edgefetal_export.quantise.histogram import Method
-from edgefetal_export.quantise.qdq import quantised
+from edgefetal_export.quantise.qdq import prepared, quantised
 from edgefetal_export.quantise.sensitivity import Trial, mend
-from edgefetal_runtime.infer.backends import open_backend
+from edgefetal_runtime.infer.backends import AS_WRITTEN, open_backend
 from edgefetal_runtime.infer.bundle import LayerGroup
 from edgefetal_runtime.infer.latency import speed_ratio, time_networks
 from edgefetal_runtime.infer.network import Network
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from edgefetal_runtime.infer.bundle import Heads, Manifest
 
 SHIPPED: Final = "shipped"
+_TITLES: Final = {INT8: "INT8", FLOAT16: "FP16", FLOAT32: "float"}
 # With more blocks than this share in float, INT8 is not mended but given up.
 MOST_IN_FLOAT: Final = 0.5
 # Frames of one exam are alike, so a few show how far a length is off; a call is yes or no, and takes more to show that
@@ -54,6 +59,7 @@ class Precision(str, Enum):
 
     AUTO = "auto"
     INT8 = "int8"
+    FP16 = "fp16"
     FP32 = "fp32"
 
 
@@ -97,7 +103,7 @@ class Shipped:
 
     Args:
         model: the graph.
-        precision: `int8` or `float32`.
+        precision: `int8`, `float16` or `float32`.
         layers: what each block of it computes in.
         method: how its ranges were taken, or None in float.
         judgement: what became of its budget.
@@ -106,6 +112,7 @@ class Shipped:
         sensitivity: for each block, how far the graph is over its budget when that block alone is in float; empty where
             no search was needed.
         speed: None where this machine is not the target, or nothing was quantised.
+        half: the same network in FP16, within the budget too, where only the device can tell whether INT8 is faster.
     """
 
     model: bytes
@@ -117,6 +124,7 @@ class Shipped:
     steps: tuple[Step, ...] = ()
     sensitivity: tuple[Trial, ...] = ()
     speed: Speed | None = None
+    half: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +173,11 @@ class Floats:
     table: RangeTable
 
 
+def judging_back_end(profile: Profile) -> str:
+    """Return the back end that judges a target's graphs here: its own, or what computes a GPU's graphs as written."""
+    return profile.back_end if profile.gpu is None else AS_WRITTEN
+
+
 def frames_per_exam(heads: Heads) -> int:
     """Return how many frames of each exam a network is judged on."""
     return _FRAMES_TO_MEASURE if heads.mask else _FRAMES_TO_CALL
@@ -204,15 +217,44 @@ def choose(
         return _with(
             as_float, Step("judge the float graph", "it breaks the budget itself", _finite(as_float.judgement.excess))
         )
+    if profile.gpu is None:
+        return _int8_or(
+            as_float, floats, profile, judge, precision=precision, tune=tune, frame=frame, on_trial=on_trial
+        )
+    half = _in_half(reference, judge)
+    if precision is Precision.FP16:
+        return half
+    best = half if half.judgement.passed else _with(as_float, *half.steps)
+    return _int8_or(best, floats, profile, judge, precision=precision, tune=tune, frame=frame, on_trial=on_trial)
+
+
+def _int8_or(
+    otherwise: Shipped,
+    floats: Callable[[], Floats],
+    profile: Profile,
+    judge: Judge,
+    *,
+    precision: Precision,
+    tune: Callable[[], Floats] | None,
+    frame: npt.NDArray[np.uint8],
+    on_trial: Callable[[], None],
+) -> Shipped:
+    """Return INT8 where it holds and is faster or is all that is wanted, or else what is in float, with its story."""
     found = _search(floats(), profile, judge, on_trial, "")
     if not found.judgement.passed and tune is not None:
         tuned = _search(tune(), profile, judge, on_trial, "after tuning with quantisation in the loop: ")
         better = tuned if tuned.judgement.excess < found.judgement.excess else found
         found = replace(better, steps=(*found.steps, *tuned.steps))
+    found = replace(found, steps=(*otherwise.steps, *found.steps))
     if not found.judgement.passed:
         step = Step("INT8", "cannot be mended", _finite(found.judgement.excess))
-        return _with(found if precision is Precision.INT8 else _as_tried(as_float, found), step)
-    speed = _speed(reference, found.model, profile, judge.manifest, frame)
+        return _with(found if precision is Precision.INT8 else _as_tried(otherwise, found), step)
+    if profile.gpu is not None:
+        kept = otherwise.model if otherwise.precision == FLOAT16 and precision is Precision.AUTO else None
+        beside = "" if kept is None else " beside FP16, and takes the faster"
+        step = Step("speed of INT8", f"not measured here: `edgefetal finish` measures it on the device{beside}", None)
+        return _with(replace(found, half=kept), step)
+    speed = _speed(otherwise.model, found.model, profile, judge.manifest, frame)
     if speed is None:
         outcome = f"not measured, because this machine is no {profile.title}"
         return _with(found, Step("speed of INT8", outcome, None))
@@ -220,7 +262,7 @@ def choose(
     # Only where even the lower end of the interval is above 1 is it known to be faster.
     if speed.interval[0] > 1 or precision is Precision.INT8:
         return timed
-    return _with(_as_tried(as_float, timed), Step("float", "ships, because INT8 is not faster here", None))
+    return _with(_as_tried(otherwise, timed), Step("float", "ships, because INT8 is not faster here", None))
 
 
 def _in_float(reference: bytes, judge: Judge) -> Shipped:
@@ -230,13 +272,28 @@ def _in_float(reference: bytes, judge: Judge) -> Shipped:
     return Shipped(reference, FLOAT32, (group,), None, judge.of_results(results), results)
 
 
+def _in_half(reference: bytes, judge: Judge) -> Shipped:
+    """Write FP16 into the float graph, and judge that."""
+    model = in_half(prepared(reference))
+    judgement, results = judge.judged(model)
+    graph = onnx.load_from_string(reference).graph
+    names = tuple(block.name for block in blocks_of(graph))
+    summing = tuple(sorted({node.op_type for node in graph.node} & FLOAT_OPERATORS))
+    groups = [LayerGroup(layers=names, precision=FLOAT16, reason="the whole graph ships in FP16")]
+    if summing:
+        groups.append(LayerGroup(layers=summing, precision=FLOAT32, reason=SUM_REASON))
+    outcome = "within the budget" if judgement.passed else judgement.reasons[0].rstrip(".")
+    steps = (Step("FP16", outcome, _finite(judgement.excess)),)
+    return Shipped(model, FLOAT16, tuple(groups), None, judgement, results, steps)
+
+
 def _as_tried(shipped: Shipped, tried: Shipped) -> Shipped:
     """Return a graph with the story of another one that was tried before it."""
     return replace(shipped, steps=tried.steps, sensitivity=tried.sensitivity, speed=tried.speed)
 
 
-def _with(shipped: Shipped, step: Step) -> Shipped:
-    return replace(shipped, steps=(*shipped.steps, step))
+def _with(shipped: Shipped, *steps: Step) -> Shipped:
+    return replace(shipped, steps=(*shipped.steps, *steps))
 
 
 def _search(floats: Floats, profile: Profile, judge: Judge, on_trial: Callable[[], None], when: str) -> Shipped:
@@ -245,8 +302,9 @@ def _search(floats: Floats, profile: Profile, judge: Judge, on_trial: Callable[[
     blocks = blocks_of(onnx.load_from_string(floats.model).graph)
     tried: dict[Method, Shipped] = {}
     for method in Method:
-        model = quantised(floats.model, recipe, floats.table.ranges[method])
-        tried[method] = _quantised(model, profile, blocks, method, judge)
+        tried[method] = _quantised(
+            quantised(floats.model, recipe, floats.table.ranges[method]), profile, blocks, method, judge
+        )
         on_trial()
         judgement = tried[method].judgement
         outcome = "within the budget" if judgement.passed else judgement.reasons[0].rstrip(".")
@@ -260,7 +318,7 @@ def _search(floats: Floats, profile: Profile, judge: Judge, on_trial: Callable[[
         return quantised(floats.model, recipe, ranges, float_blocks)
 
     free = [block.name for block in blocks if not (block.last and recipe.float_outputs)]
-    mended = mend(free, remade, lambda model: judge.judged(model)[0].excess, on_trial=on_trial)
+    mended = mend(free, remade, lambda model: judge.judged(_lowered(model, profile))[0].excess, on_trial=on_trial)
     few = len(mended.float_blocks) <= MOST_IN_FLOAT * len(free)
     names = ", ".join(mended.float_blocks) or "none"
     outcome = "within the budget" if mended.passed else "still beyond the budget"
@@ -273,9 +331,16 @@ def _search(floats: Floats, profile: Profile, judge: Judge, on_trial: Callable[[
 
 
 def _quantised(model: bytes, profile: Profile, blocks: Sequence[Block], method: Method, judge: Judge) -> Shipped:
-    """Judge a quantised graph, of whose float one the blocks are."""
-    judgement, results = judge.judged(model)
-    return Shipped(model, INT8, layer_groups(model, profile.int8, blocks), method, judgement, results)
+    """Judge a quantised graph, of whose float one the blocks are, as it ships."""
+    lowered = _lowered(model, profile)
+    judgement, results = judge.judged(lowered)
+    groups = layer_groups(model, profile.int8, blocks, half=profile.gpu is not None)
+    return Shipped(lowered, INT8, groups, method, judgement, results)
+
+
+def _lowered(model: bytes, profile: Profile) -> bytes:
+    """Let what is not quantised compute in what the target's float layers compute in."""
+    return model if profile.gpu is None else in_half(model)
 
 
 def _finite(excess: float) -> float | None:
@@ -323,7 +388,7 @@ def story(shipped: Shipped) -> Mapping[str, Any]:
     """Return what the evidence says of how the graph was chosen, as JSON values."""
     speed = shipped.speed
     return {
-        "precision": "INT8" if shipped.precision == INT8 else "float",
+        "precision": _TITLES[shipped.precision],
         "method": None if shipped.method is None else shipped.method.value,
         "mending": [{"step": s.step, "outcome": s.outcome, "excess": s.excess} for s in shipped.steps],
         "sensitivity": [

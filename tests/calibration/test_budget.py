@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefetal_calibration.bootstrap import bounded, macro_f1_loss_of, mean_of, worst_share_of
-from edgefetal_calibration.budget import BROKEN, NOT_JUDGED, PASSED, Judgement, judge_frames, read_budget
+from edgefetal_calibration.budget import BROKEN, NOT_JUDGED, PASSED, Judgement, judge_frames
+from edgefetal_calibration.budget_file import read_budget
 from edgefetal_calibration.frames import FrameResult
 from edgefetal_devices.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import pytest
 
-from edgefetal_calibration.budget import read_budget
+from edgefetal_calibration.budget_file import read_budget
 from edgefetal_calibration.datasets.hc18 import FOLDER, read_hc18
 from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_devices.errors import BundleError, DatasetError, OutputError

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefetal_calibration.budget import judge_frames, read_budget
+from edgefetal_calibration.budget import judge_frames
+from edgefetal_calibration.budget_file import read_budget
 from edgefetal_calibration.frames import FrameResult, frame_rows
 from edgefetal_devices.errors import InputError
 from edgefetal_export.evidence import CasePicture, worst_cases, write_cases_page, write_evidence_page

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgefetal_calibration.budget import read_budget
+from edgefetal_calibration.budget_file import read_budget
 from edgefetal_calibration.datasets.hc18 import HeadCase, read_hc18
 from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_calibration.evaluate import evaluate_heads

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgefetal_calibration.budget import read_budget
+from edgefetal_calibration.budget_file import read_budget
 from edgefetal_calibration.datasets.hc18 import read_hc18
 from edgefetal_calibration.datasets.split import Part
 from edgefetal_calibration.ranges import draw_range_frames

@@ -98,7 +98,7 @@ def _build(
     if plan is None:
         why = "it was cancelled" if cancelled.is_set() else "; ".join(logger.errors) or "no reason given"
         message = (
-            f"{tensorrt.name} {tensorrt.version} did not build the engine: {why}. Where memory was short, close other "
+            f"{tensorrt.title} did not build the engine: {why}. Where memory was short, close other "
             "programs, or build the bundle for a smaller precision."
         )
         raise CheckFailedError(message)
@@ -141,7 +141,7 @@ def _choose_device(tensorrt: TensorRT, config: Any, wish: EngineWish) -> None:  
         strangers = [name for name in names if known is None or not hasattr(known, name)]
         if strangers:
             message = (
-                f"{tensorrt.name} {tensorrt.version} cannot build for {', '.join(strangers)} on this machine; build on "
+                f"{tensorrt.title} cannot build for {', '.join(strangers)} on this machine; build on "
                 "the device itself by `edgefetal finish`."
             )
             raise InputError(message)

@@ -84,11 +84,11 @@ def _refusal(tensorrt: TensorRT, parser: Any) -> str:  # noqa: ANN401 - likewise
     ]
     if of_nodes:
         return (
-            f"{tensorrt.name} {tensorrt.version} does not take {'; '.join(of_nodes)}. Replace it in the network by "
+            f"{tensorrt.title} does not take {'; '.join(of_nodes)}. Replace it in the network by "
             "what TensorRT has, and build the bundle anew."
         )
     why = "; ".join(error.desc() for error in errors) or "no reason given"
-    return f"{tensorrt.name} {tensorrt.version} cannot read the graph ({why}); build the bundle anew."
+    return f"{tensorrt.title} cannot read the graph ({why}); build the bundle anew."
 
 
 def _multiplying(module: Any, network: Any) -> tuple[TypedLayer, ...]:  # noqa: ANN401 - likewise

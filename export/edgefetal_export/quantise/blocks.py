@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from edgefetal_export.quantise.graph import DEQUANTIZE, QUANTIZE, initializer_names, is_weighted, last_layers, producers
+from edgefetal_export.quantise.half import FLOAT_OPERATORS
 from edgefetal_runtime.infer.bundle import LayerGroup
 
 if TYPE_CHECKING:
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
     from edgefetal_devices.profile import Int8Recipe
 
-INT8, FLOAT32 = "int8", "float32"
+INT8, FLOAT16, FLOAT32 = "int8", "float16", "float32"
 OUTPUT_REASON = "the last layer before an answer, which takes eight bits worst and costs little"
 BUDGET_REASON = "put back into float to stay within the accuracy budget"
 OPERATOR_REASON = "without weights, and between tensors that are not quantised in this graph"
+SUM_REASON = "sums over a whole picture or row, for which FP16 has too small a range"
 
 _PARAMETERS = (".weight", ".bias")
 
@@ -88,13 +90,14 @@ def _module_path(node: onnx.NodeProto, graph: onnx.GraphProto, constants: set[st
     return str(node.name)
 
 
-def layer_groups(model: bytes, recipe: Int8Recipe, blocks: Sequence[Block]) -> tuple[LayerGroup, ...]:
+def layer_groups(model: bytes, recipe: Int8Recipe, blocks: Sequence[Block], *, half: bool) -> tuple[LayerGroup, ...]:
     """Say what every block of a quantised graph computes in and why, as its DequantizeLinear nodes show.
 
     Args:
         model: the quantised graph.
         recipe: what it was quantised by.
         blocks: of the float graph that it was made from.
+        half: whether what is not quantised computes in FP16.
 
     Returns:
         Groups that are not empty: blocks in int8, last layers, blocks put back into float, and operators in float.
@@ -110,11 +113,14 @@ def layer_groups(model: bytes, recipe: Int8Recipe, blocks: Sequence[Block]) -> t
         if node.op_type not in (QUANTIZE, DEQUANTIZE) and node.name not in names and node.name not in whole
     }
     floating = [node for node in names if node not in whole]
+    precision = FLOAT16 if half else FLOAT32
+    summing = operators & FLOAT_OPERATORS if half else set()
     groups = (
         ([names[node] for node in names if node in whole], INT8, recipe.reason),
-        ([names[node] for node in floating if node in last], FLOAT32, OUTPUT_REASON),
-        ([names[node] for node in floating if node not in last], FLOAT32, BUDGET_REASON),
-        (sorted(operators), FLOAT32, OPERATOR_REASON),
+        ([names[node] for node in floating if node in last], precision, OUTPUT_REASON),
+        ([names[node] for node in floating if node not in last], precision, BUDGET_REASON),
+        (sorted(operators - summing), precision, OPERATOR_REASON),
+        (sorted(summing), FLOAT32, SUM_REASON),
     )
     return tuple(LayerGroup(layers=tuple(layers), precision=to, reason=why) for layers, to, why in groups if layers)
 

@@ -35,7 +35,9 @@ _OPSET: Final = 19
 _ALWAYS_FLOAT: Final = {"Resize": (1, 2)}
 # The smallest number that FP16 holds in full precision, and the largest at all.
 _LEAST, _MOST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
-_SUFFIXES: Final = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+_FLOAT: Final = int(TensorProto.FLOAT)
+_HALF: Final = int(TensorProto.FLOAT16)
+_SUFFIXES: Final = {_FLOAT: "float32", _HALF: "float16"}
 
 
 def in_half(model: bytes) -> bytes:
@@ -56,7 +58,7 @@ def in_half(model: bytes) -> bytes:
     graph = proto.graph
     typed = shape_inference.infer_shapes(proto).graph
     values = (*typed.input, *typed.value_info, *typed.output)
-    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == _FLOAT}
     writer = _Writer(graph, floats)
     for node in graph.node:
         writer.add(node)
@@ -90,7 +92,7 @@ class _Writer:
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._floats = floats - set(self._constants)
         # What each float tensor is called, by its name in the given graph and its type.
-        self._names = {(value.name, TensorProto.FLOAT): value.name for value in graph.input}
+        self._names: dict[tuple[str, int], str] = {(value.name, _FLOAT): value.name for value in graph.input}
 
     def add(self, node: onnx.NodeProto) -> None:
         """Write a node, with the casts that it needs before it."""
@@ -101,12 +103,10 @@ class _Writer:
         new = onnx.NodeProto()
         new.CopyFrom(node)
         del new.input[:], new.output[:]
-        new.input.extend(
-            self._read(name, TensorProto.FLOAT if place in free else to) for place, name in enumerate(node.input)
-        )
+        new.input.extend(self._read(name, _FLOAT if place in free else to) for place, name in enumerate(node.input))
         for name in node.output:
             if name in self._floats:
-                self._names[name, to] = name if to == TensorProto.FLOAT else _called(name, to)
+                self._names[name, to] = name if to == _FLOAT else _called(name, to)
                 new.output.append(self._names[name, to])
             else:
                 new.output.append(name)
@@ -115,8 +115,8 @@ class _Writer:
     def add_outputs(self, names: Iterable[str]) -> None:
         """Write what turns the graph's outputs back into float32, under their own names."""
         for name in names:
-            if name in self._floats and (name, TensorProto.FLOAT) not in self._names:
-                self.nodes.append(_cast(self._names[name, TensorProto.FLOAT16], name, TensorProto.FLOAT))
+            if name in self._floats and (name, _FLOAT) not in self._names:
+                self.nodes.append(_cast(self._names[name, _HALF], name, _FLOAT))
 
     def _require_full_precision(self, scale: str) -> None:
         """Refuse scales that FP16 rounds coarsely or to nothing, since a whole channel is multiplied by each.
@@ -133,7 +133,7 @@ class _Writer:
         """Return what a tensor is called in a type; write the cast or the constant where there is none yet."""
         if name in self._constants:
             tensor = self._constants[name]
-            if tensor.data_type == TensorProto.FLOAT and to == TensorProto.FLOAT16:
+            if tensor.data_type == _FLOAT and to == _HALF:
                 name = _called(name, to)
                 tensor = self.weights.get(name) or _constant(tensor, name)
             self.weights[name] = tensor
@@ -141,16 +141,16 @@ class _Writer:
         if name not in self._floats:
             return name
         if (name, to) not in self._names:
-            other = TensorProto.FLOAT if to == TensorProto.FLOAT16 else TensorProto.FLOAT16
+            other = _FLOAT if to == _HALF else _HALF
             # The graph's own output comes last, and may be wanted before.
-            self._names[name, to] = name if to == TensorProto.FLOAT else _called(name, to)
+            self._names[name, to] = name if to == _FLOAT else _called(name, to)
             self.nodes.append(_cast(self._names[name, other], self._names[name, to], to))
         return self._names[name, to]
 
 
 def _type_of(node: onnx.NodeProto) -> int:
     """Return what a node's float inputs and outputs are in."""
-    return TensorProto.FLOAT if node.op_type in FLOAT_OPERATORS or node.op_type == "Cast" else TensorProto.FLOAT16
+    return _FLOAT if node.op_type in FLOAT_OPERATORS or node.op_type == "Cast" else _HALF
 
 
 def _called(name: str, to: int) -> str:

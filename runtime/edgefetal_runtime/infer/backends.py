@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from edgefetal_devices.errors import EnvironmentLacksError, InputError
 from edgefetal_runtime.infer.child import open_in_child
@@ -51,6 +51,9 @@ class BackendEntry:
     without_torch: bool = False
 
 
+# What graphs of other back ends are judged on where these are not at hand.
+AS_WRITTEN: Final = "onnxruntime-as-written"
+
 # In the order in which `auto` tries them.
 TABLE = (
     BackendEntry(
@@ -62,9 +65,8 @@ TABLE = (
         without_torch=True,
     ),
     BackendEntry("onnxruntime", "edgefetal_runtime.infer.onnxruntime_backend", "pip install onnxruntime"),
-    # Slower; what graphs of other back ends are judged on where these are not at hand.
     BackendEntry(
-        "onnxruntime-as-written",
+        AS_WRITTEN,
         "edgefetal_runtime.infer.onnxruntime_backend",
         "pip install onnxruntime",
         opens="open_as_written",

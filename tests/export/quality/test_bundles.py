@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgefetal_calibration.budget import read_budget
+from edgefetal_calibration.budget_file import read_budget
 from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE, OPTIMAL, LabelledSweep
 from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_devices.errors import BundleError, CheckFailedError, InputError, OutputError

@@ -40,7 +40,7 @@ def test_layers_of_a_transformer_have_names_that_people_know(tiny_transformer: S
 def test_groups_say_what_computes_in_what_and_why(tiny: Subject, name: str) -> None:
     recipe = read_int8_recipe(name)
     blocks = blocks_of(onnx.load_from_string(tiny.model).graph)
-    groups = layer_groups(quantised(tiny.model, recipe, tiny.of(name), ["middle"]), recipe, blocks)
+    groups = layer_groups(quantised(tiny.model, recipe, tiny.of(name), ["middle"]), recipe, blocks, half=False)
     by_reason = {group.reason: group for group in groups}
     assert by_reason[recipe.reason].precision == "int8"
     assert set(by_reason[recipe.reason].layers) == {"down.0", "down.1", "up"}
@@ -51,5 +51,5 @@ def test_groups_say_what_computes_in_what_and_why(tiny: Subject, name: str) -> N
 
 def test_a_float_graph_has_nothing_in_int8(tiny: Subject) -> None:
     recipe = read_int8_recipe("tensorrt")
-    groups = layer_groups(tiny.model, recipe, blocks_of(onnx.load_from_string(tiny.model).graph))
+    groups = layer_groups(tiny.model, recipe, blocks_of(onnx.load_from_string(tiny.model).graph), half=False)
     assert {group.precision for group in groups} == {"float32"}

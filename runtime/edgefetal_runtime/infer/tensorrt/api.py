@@ -30,6 +30,11 @@ class TensorRT:
     version: str
 
     @property
+    def title(self) -> str:
+        """The module with its version, for people and for telling whether it is still the same."""
+        return f"{self.name} {self.version}"
+
+    @property
     def is_rtx(self) -> bool:
         """Whether it is TensorRT-RTX, whose versions count from 1 and whose engines are for named architectures."""
         return self.name == _RTX
@@ -58,13 +63,10 @@ def load_tensorrt() -> TensorRT:
             return found
         least = ".".join(map(str, OLDEST))
         reasons.append(f"{name} {found.version} is older than {least}, the first that types a network strongly")
+    why = "; ".join(reasons) or "it is not installed"
     message = (
-        "TensorRT cannot be used here: "
-        + ("; ".join(reasons) or "it is not installed")
-        + (
-            ". On a Jetson use JetPack's own (a virtual environment with --system-site-packages); `edgefetal doctor` says "
-            "what is wrong."
-        )
+        f"TensorRT cannot be used here: {why}. On a Jetson use JetPack's own (a virtual environment with "
+        "--system-site-packages); `edgefetal doctor` says what is wrong."
     )
     raise EnvironmentLacksError(message)
 
