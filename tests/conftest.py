@@ -18,6 +18,7 @@ from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_calibration.phantom.writers import HeadPicture, write_hc18
 from edgefetal_runtime.biometry.ellipse import Ellipse
 from edgefetal_runtime.infer.bundle import Bundle, load_bundle
+from edgefetal_runtime.infer.trust import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +35,12 @@ HC18_SIZE_PX = (260, 180)
 HC18_MM_PER_PX = 0.62
 # How far beyond the bone the edge of its blurred echo lies, along which HC18's readers draw, and so does the starter.
 ECHO_EDGE_MM = 0.7
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_trusted_keys(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whom the tester's own machine trusts is no matter of the tests."""
+    os.environ[ENVIRONMENT] = str(tmp_path_factory.mktemp("trusted"))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@
     |   |-- ScaleError             a pixel size is missing, malformed or absurd
     |   |-- DatasetError           a labelled dataset does not have its layout
     |   |-- BundleError            a bundle is not one, is altered, or is too new
+    |   |-- KeyFileError           a signing key, or a folder of trusted keys, cannot be used
     |   |-- StoreError             an exam store is damaged, in use, or none
     |   `-- OutputError            a result cannot be written where it was asked for
     |-- EnvironmentLacksError      a package or device is missing here      (exit code 3)
@@ -42,6 +43,10 @@ class DatasetError(InputError):
 
 class BundleError(InputError):
     """A bundle is not one, is altered, or is newer than this program."""
+
+
+class KeyFileError(InputError):
+    """A signing key, or a folder of trusted keys, cannot be used as it is."""
 
 
 class StoreError(InputError):

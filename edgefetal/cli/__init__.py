@@ -20,6 +20,7 @@ from edgefetal.cli import (
     exams,
     growth,
     import_teacher,
+    keys,
     phantom,
     run,
     train,
@@ -103,6 +104,7 @@ app.command("calibrate", epilog="Example: edgefetal calibrate starter --dataset 
     calibrate.calibrate
 )
 app.command("verify", epilog="Example: edgefetal verify starter")(verify.verify)
+app.add_typer(keys.app, name="keys")
 app.command("run", epilog="Example: edgefetal run starter sweep.mp4 --mm-per-px 0.14 --out exam")(run.run)
 app.command("evaluate", epilog="Example: edgefetal evaluate starter --dataset hc18:data/hc18 --reference")(
     evaluate.evaluate

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from edgefetal.cli.options import BudgetOption, JsonOption
+from edgefetal.cli.options import BudgetOption, JsonOption, KeyOption
+
+if TYPE_CHECKING:
+    from edgefetal_runtime.infer.keys import SigningKey
 
 
 def build(
@@ -42,6 +45,7 @@ def build(
             help="Also write a page with pictures of the worst validation frames there. Patients' pictures: keep it.",
         ),
     ] = None,
+    key: KeyOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Export a trained network, prove it, quantise it for a device, judge it in millimetres, mend it, and package it.
@@ -60,9 +64,11 @@ def build(
     from edgefetal_export.build import build as build_bundle
     from edgefetal_export.ship import parse_precision
     from edgefetal_runtime.atomic import require_new_folder
+    from edgefetal_runtime.infer.keys import read_signing_key
 
     require_new_folder(out)
-    terminal.check_json_target(json_file, out, run, cases)
+    terminal.check_json_target(json_file, out, run, cases, key)
+    signing_key = None if key is None else read_signing_key(key)
     profile, limits, wanted = read_profile(device), read_budget(budget), parse_precision(precision)
     exams = [exam for text in calibration for exam in read_exams(text)[1]]
     with terminal.steps() as progress:
@@ -75,19 +81,31 @@ def build(
             budget=limits,
             precision=wanted,
             worst_cases=cases,
+            key=signing_key,
             progress=progress,
         )
     if cases is not None:
         terminal.say(f"Pictures of the worst cases: {cases}. They are the validation data's: do not pass them on.")
     terminal.write_json(
         json_file,
-        {"out": str(out), "parity": result.parity, "sizes_bytes": result.sizes_bytes, "evidence": result.evidence},
+        {
+            "out": str(out),
+            "signer": signer_of(signing_key),
+            "parity": result.parity,
+            "sizes_bytes": result.sizes_bytes,
+            "evidence": result.evidence,
+        },
     )
     terminal.say(f"ONNX differs from PyTorch by at most {result.parity:.1e} in a logit.")
-    show_finished(result.evidence, result.sizes_bytes, out)
+    show_finished(result.evidence, result.sizes_bytes, out, signing_key)
 
 
-def show_finished(evidence: dict[str, Any], sizes_bytes: dict[str, int], out: Path) -> None:
+def signer_of(key: SigningKey | None) -> str | None:
+    """Return the id of the key that a bundle was signed with, or None."""
+    return None if key is None else key.public.key_id
+
+
+def show_finished(evidence: dict[str, Any], sizes_bytes: dict[str, int], out: Path, key: SigningKey | None) -> None:
     """Print what a bundle was found to do on validation subjects and how well its intervals hold.
 
     Raises:
@@ -132,6 +150,12 @@ def show_finished(evidence: dict[str, Any], sizes_bytes: dict[str, int], out: Pa
         terminal.say(f"Tried: {step['step']}: {step['outcome']}.")
     terminal.show_coverage(evidence.get("coverage", {}))
     terminal.say(f"Bundle: {out}")
+    if key is None:
+        terminal.say(
+            "It is not signed: a machine that trusts some key will not run it. Sign it by `edgefetal keys sign`."
+        )
+    else:
+        terminal.say(f"Signed by key {signer_of(key)}.")
     if not evidence["passed"]:
         reasons = " ".join(evidence["reasons"])
         message = f"{out} was written but is over its budget, and `edgefetal run` will refuse it. {reasons}"

@@ -23,3 +23,18 @@ BudgetOption = Annotated[
     Optional[Path],
     typer.Option("--budget", metavar="YAML", help="What may be lost. [default: ours]", show_default=False),
 ]
+KeyOption = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--key", metavar="FILE", help="Sign the bundle with this private key. [default: not signed]", show_default=False
+    ),
+]
+TrustedOption = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--trusted",
+        metavar="DIR",
+        help="Folder of trusted keys. [default: yours and /etc/edgefetal/trusted]",
+        show_default=False,
+    ),
+]

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from edgefetal_export.progress import Progress
     from edgefetal_export.ship import Shipped
     from edgefetal_export.training.trained import TrainedRecipe
+    from edgefetal_runtime.infer.keys import SigningKey
 
 RANGE_FRAMES = 200
 _PARITY_FRAMES = 4
@@ -185,6 +186,7 @@ def build(
     precision: Precision = Precision.AUTO,
     least_range_frames: int = LEAST_FRAMES,
     worst_cases: Path | None = None,
+    key: SigningKey | None = None,
     progress: Progress,
 ) -> BuildResult:
     """Build a bundle.
@@ -202,6 +204,7 @@ def build(
         least_range_frames: with fewer calibration frames nothing is built.
         worst_cases: folder for a page with pictures of the worst validation frames, which must not exist; None for no
             such page. A bundle that breaks its budget has one too.
+        key: who signs the bundle, within its budget or not; None for nobody.
         progress: who wants to know how far it is.
 
     Returns:
@@ -292,7 +295,7 @@ def build(
             "machine": {"processor": platform.machine(), "python": platform.python_version()},
         },
     )
-    finished = package(draft, exams, out, progress=progress)
+    finished = package(draft, exams, out, progress=progress, key=key)
     if worst_cases is not None:
         advance = progress.step("draw the worst cases", 1)
         graphs = {SHIPPED: shipped.model, REFERENCE: reference}

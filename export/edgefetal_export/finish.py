@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgefetal_export.training.trained import TrainedRecipe
     from edgefetal_runtime.infer.backends import Backend
     from edgefetal_runtime.infer.bundle import Bundle, Manifest
+    from edgefetal_runtime.infer.keys import SigningKey
 
 REFERENCE = "reference"
 
@@ -174,7 +175,13 @@ def judged_evidence(judge: Judge, judgement: Judgement, results: Sequence[FrameR
 
 
 def recalibrate(
-    draft: Draft, exams: Sequence[LabelledExam], out: Path, *, budget: AccuracyBudget, progress: Progress
+    draft: Draft,
+    exams: Sequence[LabelledExam],
+    out: Path,
+    *,
+    budget: AccuracyBudget,
+    progress: Progress,
+    key: SigningKey | None = None,
 ) -> Finished:
     """Fit everything that is fitted after training again, judge again, and write the bundle; the graphs stay.
 
@@ -187,6 +194,7 @@ def recalibrate(
         out: folder to write; must not exist.
         budget: what is allowed.
         progress: who wants to know how far it is.
+        key: who signs the new bundle, which no signature of the old one covers; None for nobody.
 
     Raises:
         InputError: the network measures nothing, so that there is nothing to fit.
@@ -201,18 +209,24 @@ def recalibrate(
         raise InputError(message)
     validation = draft.split.select(exams, Part.VALIDATION)
     if not validation:
-        return package(draft, exams, out, progress=progress, intervals_only=True)
+        return package(draft, exams, out, progress=progress, intervals_only=True, key=key)
     judge = judge_for(draft.manifest, draft.reference, validation, budget, progress)
     advance = progress.step("judge the shipped graph", 1)
     judgement, results = judge.judged(draft.shipped)
     advance()
     evidence = {**draft.evidence, **judged_evidence(judge, judgement, results)}
     manifest = judge.manifest.model_copy(update={"budget_passed": judgement.passed})
-    return package(replace(draft, manifest=manifest, evidence=evidence), exams, out, progress=progress)
+    return package(replace(draft, manifest=manifest, evidence=evidence), exams, out, progress=progress, key=key)
 
 
 def package(
-    draft: Draft, exams: Sequence[LabelledExam], out: Path, *, progress: Progress, intervals_only: bool = False
+    draft: Draft,
+    exams: Sequence[LabelledExam],
+    out: Path,
+    *,
+    progress: Progress,
+    intervals_only: bool = False,
+    key: SigningKey | None = None,
 ) -> Finished:
     """Report on held-out subjects, fit intervals where the network measures, and write the bundle.
 
@@ -222,6 +236,7 @@ def package(
         out: folder to write; must not exist.
         progress: who wants to know how far it is.
         intervals_only: the exams are another site's, so intervals are all that they are for.
+        key: who signs the bundle; None for nobody.
 
     Returns:
         The evidence; where its `passed` is false the bundle was written for inspection and does not run in the clinic.
@@ -261,5 +276,5 @@ def package(
         layout.RECIPE: (draft.recipe.model_dump_json(indent=1) + "\n").encode(),
         layout.MODEL_CARD: write_model_card(manifest, draft.recipe, evidence).encode(),
     }
-    write_bundle(out, files, manifest)
+    write_bundle(out, files, manifest, key)
     return Finished(evidence, {file: len(content) for file, content in files.items()})

@@ -119,13 +119,18 @@ def json_bytes(value: object) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, partial: Path | None = None) -> None:
     """Write a file under another name, then give it its own, so that a reader finds the old one or the new one.
+
+    Args:
+        path: the file.
+        content: what it is to hold.
+        partial: the other name, on the same disk; None for a hidden one in the same folder.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.partial") if partial is None else partial
     try:
         partial.write_bytes(content)
         # The new name must not reach the disk before the content does.

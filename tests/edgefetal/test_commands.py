@@ -110,10 +110,14 @@ def test_train_and_build_from_labelled_pictures_to_a_bundle(
     assert "32 are needed" in few.err
     # A set of this size is for tests alone.
     monkeypatch.setitem(build.__kwdefaults__, "least_range_frames", 8)
+    key_id = edgefetal.json("keys", "new", "team")["id"]
     built = edgefetal(
-        "build", "run", "--device", "cpu", "--calibration", f"hc18:{tiny_hc18}", "--out", "bundle", "--json", "b.json"
-    )
+        "build", "run", "--device", "cpu", "--calibration", f"hc18:{tiny_hc18}", "--out", "bundle", "--json", "b.json",
+        "--key", "team.key",
+    )  # fmt: skip
     assert built.exit_code == 1, built.err
+    assert f"Signed by key {key_id}." in built.out
+    assert json.loads((tmp_path / "b.json").read_text())["signer"] == load_bundle(tmp_path / "bundle").signer == key_id
     assert "over its budget" in built.err
     assert "breaks the budget itself" in built.out
     assert json.loads((tmp_path / "b.json").read_text())["evidence"]["passed"] is False
@@ -127,7 +131,11 @@ def test_train_and_build_from_labelled_pictures_to_a_bundle(
     again = edgefetal("calibrate", "bundle", "--dataset", f"hc18:{tiny_hc18}", "--out", "again", "--json", "c.json")
     assert again.exit_code == 1, again.err
     assert "over its budget" in again.err
-    assert json.loads((tmp_path / "c.json").read_text())["evidence"]["passed"] is False
+    # What is made of a signed bundle is another one, which nobody signed.
+    assert "It is not signed" in again.out
+    about = json.loads((tmp_path / "c.json").read_text())
+    assert about["evidence"]["passed"] is False
+    assert about["signer"] is load_bundle(tmp_path / "again").signer is None
     assert edgefetal("verify", "again", "--run").exit_code == 0
 
 
@@ -243,9 +251,10 @@ def test_calibrate(
 ) -> None:
     """The graphs stay as they were, to the byte; what is fitted on data is fitted again."""
     old = load_bundle(simulated_bundle[0])
+    key_id = edgefetal.json("keys", "new", "team", "--out", "keys")["id"]
     outcome = edgefetal(
         "calibrate", simulated_bundle[0], "--dataset", f"hc18:{simulated_hc18}", "--out", "new", "--json", "new.json",
-        "--budget", lenient_budget,
+        "--budget", lenient_budget, "--key", "keys/team.key",
     )  # fmt: skip
     assert outcome.exit_code == 0, outcome.err
     for phrase in ("Validation subjects", "Intervals, on subjects", "Bundle: new", "Within its accuracy budget."):
@@ -253,6 +262,7 @@ def test_calibrate(
     report = json.loads((tmp_path / "new.json").read_text())
     new = load_bundle(tmp_path / "new")
     assert report["out"] == "new"
+    assert (old.signer, new.signer, report["signer"]) == (None, key_id, key_id)
     assert report["evidence"] == json.loads(new.read("evidence.json"))
     assert report["evidence"]["passed"] is True
     assert set(report["sizes_bytes"]) == set(new.manifest.files)

@@ -19,7 +19,9 @@ import edgefetal_devices
 import edgefetal_runtime
 
 WORKSTATION = ("torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib", "sympy.core")
-COMMANDS = ("demo", "train", "build", "calibrate", "verify", "run", "evaluate", "growth", "phantom", "bench", "exams")
+COMMANDS = (
+    "demo", "train", "build", "calibrate", "verify", "keys", "run", "evaluate", "growth", "phantom", "bench", "exams",
+)  # fmt: skip
 MAX_STARTER_BYTES = 10_000_000
 
 
@@ -135,7 +137,7 @@ def test_help_is_quick(tmp_path: Path) -> None:
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     result = run_python(sys.executable, "-c", "import sys, edgefetal.cli; print(*sys.modules)", cwd=tmp_path)
-    assert not {"numpy", "cv2", "onnxruntime", "pydantic", *WORKSTATION} & set(result.stdout.split())
+    assert not {"numpy", "cv2", "onnxruntime", "pydantic", "cryptography", *WORKSTATION} & set(result.stdout.split())
 
 
 def test_public_names_are_all_there() -> None:

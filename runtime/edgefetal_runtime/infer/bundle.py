@@ -9,6 +9,7 @@ evidence.html    the same for people
 split.json       which subjects it was trained on, so that nobody evaluates on them by mistake
 recipe.json      how it was trained
 MODEL_CARD.md    the same for people
+signature.json   who stands for all of this; the one file that the manifest does not list, and it may be absent
 """
 
 from __future__ import annotations
@@ -23,10 +24,16 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgefetal_devices.errors import BundleError
+from edgefetal_runtime.atomic import as_output_error, sync, write_file
 from edgefetal_runtime.infer.preprocess import PreprocessSpec
+from edgefetal_runtime.infer.signature import SIGNATURE, read_signer, sign_manifest
+from edgefetal_runtime.infer.trust import Demand, Standing, machine_trust, require
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgefetal_runtime.infer.keys import PublicKey, SigningKey
+    from edgefetal_runtime.infer.trust import Trust
 
 SCHEMA_VERSION = 3
 MANIFEST, MODEL, REFERENCE, GOLDEN = "manifest.json", "model.onnx", "reference.onnx", "golden.npz"
@@ -227,11 +234,25 @@ class Bundle:
         path: its folder.
         manifest: its manifest.
         sha256: hash of `manifest.json`, which covers every file through the hashes in it.
+        signed_by: the key whose good signature it bears, or None where it bears none.
+        standing: what is known of its origin by whom it was loaded for.
     """
 
     path: Path
     manifest: Manifest
     sha256: str
+    signed_by: PublicKey | None
+    standing: Standing
+
+    @property
+    def signer(self) -> str | None:
+        """Return the id of the key that signed it, or None."""
+        return None if self.signed_by is None else self.signed_by.key_id
+
+    @property
+    def trusted(self) -> bool:
+        """Say whether a trusted key signed it, or it came inside the package."""
+        return self.standing in (Standing.TRUSTED, Standing.PACKAGED)
 
     def read(self, name: str) -> bytes:
         """Read a file and check it again, so that what is used is what was verified.
@@ -277,13 +298,22 @@ def _parse_manifest(folder: Path, content: bytes) -> Manifest:
         raise BundleError(message) from error
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle's manifest and verify that every file is there, unaltered, and that there are no others.
+@dataclass(frozen=True)
+class _Unread:
+    """A bundle of which nothing was parsed but its signature.
 
-    Raises:
-        BundleError: the folder is not a bundle, is newer than this program, or any file is missing, extra, a link or
-            altered.
+    Args:
+        path: its folder.
+        content: the bytes of its manifest.
+        signed_by: the key that signed these, or None.
     """
+
+    path: Path
+    content: bytes
+    signed_by: PublicKey | None
+
+
+def _unread(folder: Path) -> _Unread:
     path = folder / MANIFEST
     if not os.path.isfile(path) or path.is_symlink():  # noqa: PTH113
         message = (
@@ -294,16 +324,41 @@ def load_bundle(folder: Path) -> Bundle:
         message = f"{path} is too large to be a manifest; build the bundle anew."
         raise BundleError(message)
     content = path.read_bytes()
+    return _Unread(folder, content, read_signer(folder, content))
+
+
+def load_bundle(folder: Path, trust: Trust | None = None, *, demand: Demand = Demand.ANY) -> Bundle:
+    """Read a bundle's manifest and verify that every file is there, unaltered, and that there are no others.
+
+    The signature is checked, and what is demanded of it, before the manifest is parsed; and every file's hash before
+    that file is.
+
+    Args:
+        folder: the bundle.
+        trust: whom to trust; None for whom this machine trusts.
+        demand: how much must be known of its origin.
+
+    Raises:
+        BundleError: the folder is not a bundle, is newer than this program, any file is missing, extra, a link or
+            altered, its signature is bad, or less is known of its origin than is demanded.
+        KeyFileError: the folder of the trusted keys cannot be used as it is.
+    """
+    trust = machine_trust() if trust is None else trust
+    unread = _unread(folder)
+    require(unread, trust, demand)
+    path, content = folder / MANIFEST, unread.content
     manifest = _parse_manifest(folder, content)
     lacking = sorted(set(REQUIRED) - set(manifest.files))
     if lacking:
         message = f"{path} does not list {', '.join(lacking)}; build the bundle anew."
         raise BundleError(message)
-    paths = sorted(name for name in manifest.files if not _PLAIN_NAME.fullmatch(name))
+    paths = sorted(name for name in manifest.files if not _PLAIN_NAME.fullmatch(name) or name == SIGNATURE)
     if paths:
-        message = f"{path} lists {paths[0]!r}, which is no plain file name; build the bundle anew."
+        message = (
+            f"{path} lists {paths[0]!r}, which is no plain file name of a bundle's content; build the bundle anew."
+        )
         raise BundleError(message)
-    extra = sorted({file.name for file in folder.iterdir()} - set(manifest.files) - {MANIFEST})
+    extra = sorted({file.name for file in folder.iterdir()} - set(manifest.files) - {MANIFEST, SIGNATURE})
     if extra:
         message = f"{folder} holds files that its manifest does not list ({', '.join(extra)}); remove them."
         raise BundleError(message)
@@ -311,13 +366,14 @@ def load_bundle(folder: Path) -> Bundle:
         _read_verified(folder, name, sha256)
     if manifest.schema_version >= _JUDGED_THRESHOLDS:
         _require_judged_thresholds(folder, manifest)
-    return Bundle(folder, manifest, hashlib.sha256(content).hexdigest())
+    return Bundle(folder, manifest, hashlib.sha256(content).hexdigest(), unread.signed_by, trust.standing(unread))
 
 
 def _require_judged_thresholds(folder: Path, manifest: Manifest) -> None:
     """Refuse thresholds that were altered after the bundle was judged."""
     try:
-        judged = Thresholds.model_validate(json.loads((folder / EVIDENCE).read_bytes())["thresholds"])
+        evidence = _read_verified(folder, EVIDENCE, manifest.files[EVIDENCE])
+        judged = Thresholds.model_validate(json.loads(evidence)["thresholds"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         message = f"{folder / EVIDENCE} does not say which thresholds were judged; build the bundle anew."
         raise BundleError(message) from error
@@ -346,3 +402,39 @@ def require_fit_for_clinic(bundle: Bundle) -> None:
             f"{bundle.path} did not pass its accuracy budget (see {EVIDENCE} in it); train further and build it anew."
         )
         raise BundleError(message)
+
+
+def sign_bundle(bundle: Bundle, key: SigningKey, *, replace: bool = False) -> Bundle:
+    """Sign a bundle that was loaded, as the very bytes that were verified then.
+
+    A kill leaves the old signature or the new one.
+
+    Args:
+        bundle: the bundle.
+        key: who signs.
+        replace: whether an old signature may give way.
+
+    Returns:
+        The same bundle, signed; the key is not for that a trusted one here.
+
+    Raises:
+        BundleError: it is the package's own, is signed already, or was altered since.
+        OutputError: the signature cannot be written.
+    """
+    if bundle.standing is Standing.PACKAGED:
+        message = f"{bundle.path} belongs to the program, which stands for it; copy it elsewhere to sign the copy."
+        raise BundleError(message)
+    if bundle.signed_by is not None and not replace:
+        message = f"{bundle.path} is signed by key {bundle.signer} already; give --replace to sign it instead."
+        raise BundleError(message)
+    manifest = _read_verified(bundle.path, MANIFEST, bundle.sha256)
+    # A leftover in the folder would make it none, so the new signature is made ready beside it.
+    folder = bundle.path.resolve()
+    write_file(
+        folder / SIGNATURE,
+        sign_manifest(manifest, key),
+        partial=folder.with_name(f".{folder.name}.{SIGNATURE}.partial"),
+    )
+    with as_output_error(folder):
+        sync(folder)
+    return load_bundle(bundle.path)

@@ -16,6 +16,7 @@ from edgefetal_devices.errors import CheckFailedError
 from edgefetal_runtime.infer.bundle import GOLDEN, load_bundle, require_fit_for_clinic
 from edgefetal_runtime.infer.network import load_network
 from edgefetal_runtime.infer.preprocess import preprocess
+from edgefetal_runtime.infer.trust import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from edgefetal_runtime.infer.bundle import Bundle
     from edgefetal_runtime.infer.network import Network
     from edgefetal_runtime.infer.preprocess import PreprocessSpec
+    from edgefetal_runtime.infer.trust import Trust
 
 # INT8 kernels of other processors round otherwise; more disagreement than this means that something is broken, such as
 # the saturating 8-bit products of x86 without VNNI.
@@ -138,20 +140,27 @@ def check_network(bundle: Bundle, network: Network) -> GoldenReport:
     return report
 
 
-def open_for_clinic(folder: Path, *, backend: str = "auto", threads: int | None = None) -> tuple[Bundle, Network]:
-    """Load a bundle to measure with: whole, within its accuracy budget, and answering here as where it was built.
+def open_for_clinic(
+    folder: Path, *, backend: str = "auto", threads: int | None = None, trust: Trust | None = None
+) -> tuple[Bundle, Network]:
+    """Load a bundle to measure with: of known origin, whole, within its accuracy budget, and answering as it should.
+
+    On a machine that trusts some key, nothing of a bundle that no trusted key signed is parsed; see `trust`.
 
     Args:
         folder: the bundle.
         backend: name of the back end, or `auto`.
         threads: CPU threads, or None for the back end's own choice.
+        trust: whom to trust; None for whom this machine trusts.
 
     Raises:
-        BundleError: it is no bundle, is altered, or did not pass its budget.
+        BundleError: it is no bundle, is altered, its signature is bad or not of a trusted key, or it did not pass its
+            budget.
+        KeyFileError: the folder of the trusted keys cannot be used as it is.
         EnvironmentLacksError: no back end can run here.
         CheckFailedError: the golden frames are prepared or answered otherwise here.
     """
-    bundle = load_bundle(folder)
+    bundle = load_bundle(folder, trust, demand=Demand.CLINIC)
     require_fit_for_clinic(bundle)
     network = load_network(bundle, backend=backend, threads=threads)
     check_network(bundle, network)
