@@ -10,6 +10,7 @@
     |   |-- StoreError             an exam store is damaged, in use, or none
     |   `-- OutputError            a result cannot be written where it was asked for
     |-- EnvironmentLacksError      a package or device is missing here      (exit code 3)
+    |   `-- DeviceLostError        the GPU is lost to this process, which must be started again
     `-- CheckFailedError           the work was done but a check failed     (exit code 1)
 
 The tree lives in the lowest layer because every layer raises from it. A failed measurement is not an error: it is the
@@ -61,6 +62,10 @@ class EnvironmentLacksError(EdgeFetalError):
     """A package or device that the command needs is missing on this machine."""
 
     exit_code: ClassVar[int] = 3
+
+
+class DeviceLostError(EnvironmentLacksError):
+    """The GPU is lost to this process, which must be started again before anything runs on it."""
 
 
 class CheckFailedError(EdgeFetalError):

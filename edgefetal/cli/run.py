@@ -111,7 +111,7 @@ def run(
     from edgefetal.cli.exam_tables import show_exam
     from edgefetal.cli.keeping import keeping
     from edgefetal.starter import bundle_folder
-    from edgefetal_devices.errors import CheckFailedError, InputError, ScaleError
+    from edgefetal_devices.errors import CheckFailedError, DeviceLostError, InputError, ScaleError
     from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.exam.pipeline import FOLDER, Listener, examine
     from edgefetal_runtime.exam.record import BundleRecord
@@ -164,7 +164,9 @@ def run(
     if report and not report["received"]:
         raise CheckFailedError(f"No frame came from {name}: {report['reason'] or 'it ended at once.'}")
     if result.exam.ended is not None:
-        raise CheckFailedError(
+        # Its exit code tells whoever started this that another try needs a new process.
+        kind = DeviceLostError if result.device_lost else CheckFailedError
+        raise kind(
             f"The examination ended early, and what was measured until then is kept: {result.exam.ended}"
         )
 

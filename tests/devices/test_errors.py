@@ -11,6 +11,7 @@ from edgefetal_devices.errors import (
     BundleError,
     CheckFailedError,
     DatasetError,
+    DeviceLostError,
     EdgeFetalError,
     EnvironmentLacksError,
     InputError,
@@ -36,6 +37,7 @@ CLASSES = {name: value for name, value in vars(errors).items() if isinstance(val
         (StoreError, 2),
         (OutputError, 2),
         (EnvironmentLacksError, 3),
+        (DeviceLostError, 3),
         (CheckFailedError, 1),
     ],
 )

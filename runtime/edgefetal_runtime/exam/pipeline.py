@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from edgefetal_devices.errors import EdgeFetalError, EnvironmentLacksError
+from edgefetal_devices.errors import DeviceLostError, EdgeFetalError, EnvironmentLacksError
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
 from edgefetal_runtime.biometry.principal import PRINCIPAL
 from edgefetal_runtime.exam.find import find_all
@@ -73,11 +73,13 @@ class ExamResult:
         exam: the record.
         overlays: PNG pictures by file name; empty where the listener took them.
         sweeps: what every sweep gave, without pictures.
+        device_lost: the GPU was lost, which ended it, and the process must be started again before another.
     """
 
     exam: Exam
     overlays: dict[str, bytes]
     sweeps: tuple[SweepResult, ...] = ()
+    device_lost: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +214,7 @@ class _Broken:
     """Remembers the error that ended a live source's frames."""
 
     reason: str | None = None
+    device_lost = False
 
     def guard(self, seen: Iterator[Seen]) -> Iterator[Seen]:
         """Yield until an error comes, and take that for the end: what a live source showed does not come again.
@@ -228,6 +231,7 @@ class _Broken:
             if isinstance(error, EnvironmentLacksError) and not any_seen:
                 raise
             self.reason = str(error)
+            self.device_lost = isinstance(error, DeviceLostError)
         except Exception as error:  # noqa: BLE001 - whatever broke, what was measured is to be saved
             self.reason = f"the analysis broke off ({type(error).__name__}: {error}); start it again"
 
@@ -323,7 +327,7 @@ def examine(
                 take_picture(file, content)
             sweeps.append(result)
             listener.on_sweep(result, lambda: record(ended=_UNFINISHED))
-    return ExamResult(record(ended=broken.reason), overlays, tuple(sweeps))
+    return ExamResult(record(ended=broken.reason), overlays, tuple(sweeps), broken.device_lost)
 
 
 @dataclass(frozen=True, eq=False)

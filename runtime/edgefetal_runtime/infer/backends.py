@@ -57,6 +57,13 @@ AS_WRITTEN: Final = "onnxruntime-as-written"
 # In the order in which `auto` tries them.
 TABLE = (
     BackendEntry(
+        "tensorrt",
+        "edgefetal_runtime.infer.tensorrt.unfinished",
+        "edgefetal finish BUNDLE",
+        # A folder holds a graph; the engine comes with a finished bundle, which takes it without asking here.
+        auto_on=(),
+    ),
+    BackendEntry(
         "openvino",
         "edgefetal_runtime.infer.openvino_backend",
         "pip install 'edgefetal[openvino]'",

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 NEEDS_OPENVINO = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="openvino is not installed; pip install 'edgefetal[openvino]'"
 )
-INSTALLED = [pytest.param(entry.name, marks=NEEDS_OPENVINO if entry.name == "openvino" else ()) for entry in TABLE]
+# TensorRT runs no graph, but engines: tests/runtime/infer/tensorrt.
+INSTALLED = [
+    pytest.param(entry.name, marks=NEEDS_OPENVINO if entry.name == "openvino" else ())
+    for entry in TABLE
+    if entry.name != "tensorrt"
+]
 
 WORKS = "def open_graph(model, threads):\n    return (__name__, model, threads)\n"
 LACKS_PACKAGE = "import package_that_nobody_has\n"
@@ -154,8 +159,14 @@ def test_auto_passes_over_what_is_meant_for_other_processors(
     assert open_backend("first", b"graph") == ("fake_backend_first", b"graph", None)
 
 
-def test_openvino_is_taken_by_its_name_alone_and_onnxruntime_everywhere() -> None:
+def test_tensorrt_says_how_an_engine_is_made(intact_bundle: Bundle) -> None:
+    with pytest.raises(EnvironmentLacksError, match=r"`edgefetal finish BUNDLE`.*--backend onnxruntime"):
+        open_backend("tensorrt", intact_bundle.read(MODEL))
+
+
+def test_onnxruntime_is_taken_everywhere_and_the_others_by_their_names_alone() -> None:
     assert [(entry.name, entry.auto_on) for entry in TABLE] == [
+        ("tensorrt", ()),
         ("openvino", ()),
         ("onnxruntime", None),
         ("onnxruntime-as-written", ()),
