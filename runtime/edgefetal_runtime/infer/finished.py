@@ -29,7 +29,7 @@ from edgefetal_runtime.infer.golden import check_answers
 from edgefetal_runtime.infer.network import Network
 from edgefetal_runtime.infer.tensorrt.api import load_tensorrt
 from edgefetal_runtime.infer.tensorrt.cuda import load_cuda
-from edgefetal_runtime.infer.tensorrt.engine import open_plan
+from edgefetal_runtime.infer.tensorrt.engine import TensorRTGraph, open_plan
 
 if TYPE_CHECKING:
     from edgefetal_runtime.infer.bundle import Bundle

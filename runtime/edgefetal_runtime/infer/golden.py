@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from numpy.lib.npyio import NpzFile as Archive
 
     from edgefetal_runtime.infer.backends import Backend
-    from edgefetal_runtime.infer.bundle import Bundle
+    from edgefetal_runtime.infer.bundle import Bundle, Manifest
     from edgefetal_runtime.infer.network import Network
     from edgefetal_runtime.infer.preprocess import PreprocessSpec
     from edgefetal_runtime.infer.trust import Trust
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 # the saturating 8-bit products of x86 without VNNI.
 MAX_MASK_DISAGREEMENT = 0.002
 MAX_PLANE_DIFFERENCE = MAX_SCORE_DIFFERENCE = 0.5
+_ANEW: Final = "build the bundle anew"
+_FOR_THIS: Final = "build the bundle for this device"
 
 
 @dataclass(frozen=True)
@@ -71,20 +74,32 @@ def make_golden(frames: Sequence[npt.NDArray[np.uint8]], spec: PreprocessSpec, b
     return buffer.getvalue()
 
 
-def _prepared(bundle: Bundle) -> Iterator[tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float16]]]]:
+def golden_pixels(bundle: Bundle) -> list[npt.NDArray[np.uint8]]:
+    """Return the golden frames of a bundle, each (H, W) uint8."""
+    with _archive(bundle.read(GOLDEN)) as archive:
+        return [archive[f"frame_{number}"] for number in range(int(archive["count"]))]
+
+
+def _archive(content: bytes) -> Archive:
+    return np.load(io.BytesIO(content), allow_pickle=False)  # type: ignore[no-any-return]  # it is one, not an array
+
+
+def _prepared(
+    content: bytes, manifest: Manifest, advice: str
+) -> Iterator[tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float16]]]]:
     """Yield each golden frame's tensor with the answers that are expected of the network's heads.
 
     Raises:
         CheckFailedError: a tensor differs from the builder's.
     """
-    heads = bundle.manifest.heads
+    heads = manifest.heads
     has = {"mask": bool(heads.mask), "plane": bool(heads.plane), "quality": heads.quality, "skill": heads.skill}
-    with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as archive:
+    with _archive(content) as archive:
         if int(archive["count"]) < 1:
-            message = f"{bundle.path / GOLDEN} holds no frame, so nothing can be proven; build the bundle anew."
+            message = f"{manifest.name} holds no golden frame, so nothing can be proven; {advice}."
             raise CheckFailedError(message)
         for number in range(int(archive["count"])):
-            tensor, _ = preprocess(archive[f"frame_{number}"], bundle.manifest.preprocess)
+            tensor, _ = preprocess(archive[f"frame_{number}"], manifest.preprocess)
             if _digest(tensor) != str(archive[f"tensor_sha256_{number}"]):
                 message = (
                     f"Golden frame {number} is not prepared here as it was when the bundle was built; "
@@ -100,7 +115,7 @@ def check_preprocessing(bundle: Bundle) -> int:
     Raises:
         CheckFailedError: a tensor differs.
     """
-    return sum(1 for _ in _prepared(bundle))
+    return sum(1 for _ in _prepared(bundle.read(GOLDEN), bundle.manifest, _ANEW))
 
 
 def check_network(bundle: Bundle, network: Network) -> GoldenReport:
@@ -109,9 +124,24 @@ def check_network(bundle: Bundle, network: Network) -> GoldenReport:
     Raises:
         CheckFailedError: a tensor differs, or an answer differs by more than rounding.
     """
+    return check_answers(bundle.read(GOLDEN), bundle.manifest, network, _FOR_THIS)
+
+
+def check_answers(content: bytes, manifest: Manifest, network: Network, advice: str) -> GoldenReport:
+    """Run golden frames and compare with the answers that are kept with them.
+
+    Args:
+        content: an archive as `make_golden` writes it.
+        manifest: of the bundle.
+        network: to be compared.
+        advice: what to do where they differ, as the end of a sentence.
+
+    Raises:
+        CheckFailedError: a tensor differs, or an answer differs by more than rounding.
+    """
     frames = 0
     found: dict[str, list[float]] = {"mask": [0.0], "plane": [0.0], "quality": [0.0], "skill": [0.0]}
-    for tensor, expected in _prepared(bundle):
+    for tensor, expected in _prepared(content, manifest, advice):
         outputs = network.backend.run(tensor)
         for name, answer in expected.items():
             if name == "mask":
@@ -134,7 +164,7 @@ def check_network(bundle: Bundle, network: Network) -> GoldenReport:
         message = (
             f"The network answers otherwise here than where the bundle was built ({report.mask_disagreement:.2%} of "
             f"the mask, {report.plane_difference:.2f} of a plane logit, {report.score_difference:.2f} of a quality or "
-            "skill logit); build the bundle for this device."
+            f"skill logit); {advice}."
         )
         raise CheckFailedError(message)
     return report
