@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgefetal_devices.errors import CheckFailedError, InputError
 from edgefetal_export.engine.monitor import make_monitor, run_cancellable
 from edgefetal_export.engine.network import read_graph
-from edgefetal_runtime.infer.tensorrt.log import make_logger
+from edgefetal_runtime.infer.tensorrt.log import make_logger, said
 
 if TYPE_CHECKING:
     import threading
@@ -48,14 +48,12 @@ class BuiltEngine:
         plan: its bytes; no two builds give the same.
         layers: the layers of its graph that multiply, and in what.
         timing_cache: what was measured, for the next build; empty where TensorRT keeps none.
-        warnings: what TensorRT said.
         seconds: what the build took.
     """
 
     plan: bytes
     layers: tuple[TypedLayer, ...]
     timing_cache: bytes
-    warnings: tuple[str, ...]
     seconds: float
 
 
@@ -80,6 +78,7 @@ def _build(
 ) -> BuiltEngine:
     started_s = time.perf_counter()
     logger = make_logger(tensorrt)
+    logger.errors.clear()
     read = read_graph(tensorrt, logger, graph)
     config = read.builder.create_builder_config()
     _fix_batch(read.builder, read.network, config)
@@ -96,7 +95,7 @@ def _build(
     config.progress_monitor = monitor
     plan = read.builder.build_serialized_network(read.network, config)
     if plan is None:
-        why = "it was cancelled" if cancelled.is_set() else "; ".join(logger.errors) or "no reason given"
+        why = "it was cancelled" if cancelled.is_set() else said(logger)
         message = (
             f"{tensorrt.title} did not build the engine: {why}. Where memory was short, close other "
             "programs, or build the bundle for a smaller precision."
@@ -106,7 +105,6 @@ def _build(
         plan=bytes(plan),
         layers=read.layers,
         timing_cache=b"" if cache is None else bytes(cache.serialize()),
-        warnings=tuple(dict.fromkeys(logger.warnings)),
         seconds=time.perf_counter() - started_s,
     )
 

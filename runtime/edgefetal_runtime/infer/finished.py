@@ -217,7 +217,15 @@ def read_finished(home: Path, which: str = ACTIVE) -> Finished:
     if not link.is_symlink():
         message = f"Nothing is {which} in {home}; finish a bundle on this device by `edgefetal finish BUNDLE`."
         raise BundleError(message)
-    folder = home / FINISHED / Path(link.readlink()).name
+    return read_folder(home / FINISHED / link.readlink().name)
+
+
+def read_folder(folder: Path) -> Finished:
+    """Read a finished folder, and verify its bundle and its attestation.
+
+    Raises:
+        BundleError: something was altered.
+    """
     attestation = _read_attestation(folder / ATTESTATION)
     bundle = load_bundle(folder / BUNDLE)
     if bundle.sha256 != attestation.bundle_sha256:

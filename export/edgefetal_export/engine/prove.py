@@ -1,0 +1,185 @@
+"""Proving a graph on this device: that it answers as it should, stays within its budget, and how fast it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from pydantic import ValidationError
+
+from edgefetal_calibration.budget import BROKEN, AccuracyBudget, judge_frames
+from edgefetal_calibration.datasets.drawn import DrawnExam
+from edgefetal_calibration.frames import evaluate_frames
+from edgefetal_calibration.phantom.exam import ExamPlan
+from edgefetal_calibration.phantom.protocol import Protocol
+from edgefetal_devices.errors import BundleError, CheckFailedError
+from edgefetal_runtime.infer.backends import AS_WRITTEN, open_backend
+from edgefetal_runtime.infer.bundle import ABDOMEN, EVIDENCE, FEMUR, HEAD, REFERENCE
+from edgefetal_runtime.infer.finished import Check, Timing
+from edgefetal_runtime.infer.golden import check_answers, golden_pixels, make_golden
+from edgefetal_runtime.infer.latency import speed_ratio, time_networks
+from edgefetal_runtime.infer.network import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from edgefetal_export.progress import Progress
+    from edgefetal_runtime.infer.backends import Backend
+    from edgefetal_runtime.infer.bundle import Bundle
+
+# One plane in each; as many as the budget's lines want subjects and cases.
+EXAMS: Final = 12
+_FRAMES: Final = 3
+_SEED: Final = 4711
+_WEEKS: Final = (16.0, 38.0)
+_PROTOCOLS: Final = {HEAD: Protocol.HEAD, ABDOMEN: Protocol.ABDOMEN, FEMUR: Protocol.FEMUR}
+_ROUNDS: Final = 200
+_WARM_UP: Final = 20
+_ENGINE, _FLOAT = "engine", "float"
+_ELSE: Final = "build the bundle for this device again, with --precision fp16 if it was int8"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A graph that could run here, loaded.
+
+    Args:
+        graph: file of the bundle.
+        backend: what runs it.
+        build_s: what building its engine took, or None without one.
+    """
+
+    graph: str
+    backend: Backend
+    build_s: float | None = None
+
+
+def drawn_exams(structures: Sequence[str], count: int = EXAMS) -> list[DrawnExam]:
+    """Plan simulated exams of structures: heads, abdomens or femurs over the ages, the same whenever it is asked for."""
+    low, high = _WEEKS
+    return [
+        DrawnExam(ExamPlan(_PROTOCOLS[structure], low + (high - low) * number / (count - 1), _SEED, number, 1.0, _FRAMES))
+        for structure in structures
+        for number in range(count)
+    ]
+
+
+def prove(bundle: Bundle, candidate: Candidate, exams: Sequence[DrawnExam], progress: Progress) -> tuple[Check, ...]:
+    """Compare a candidate with the processor's answers, on golden frames and on simulated exams.
+
+    The processor computes the very graph as it is written for the golden frames, and the float graph for the budget,
+    whose lines about the float graph itself were judged where the bundle was built.
+
+    Args:
+        bundle: verified.
+        candidate: of it.
+        exams: simulated, of the structures that it outlines.
+        progress: who wants to know how far it is.
+
+    Returns:
+        What was found.
+
+    Raises:
+        CheckFailedError: it answers otherwise, or breaks the budget.
+        BundleError: the bundle does not say what its budget is.
+    """
+    network = Network(bundle.manifest, candidate.backend)
+    advance = progress.step(f"compare {candidate.graph} with the processor", 1)
+    written = open_backend(AS_WRITTEN, bundle.read(candidate.graph))
+    golden = make_golden(golden_pixels(bundle), bundle.manifest.preprocess, written)
+    report = check_answers(golden, bundle.manifest, network, _ELSE)
+    advance()
+    agreement = Check(
+        what=f"{report.frames} golden frames beside the processor",
+        outcome=f"{report.mask_disagreement:.4%} of the mask differs, a plane logit by {report.plane_difference:.3f}",
+    )
+    return agreement, *_judged(bundle, network, exams, progress)
+
+
+def _judged(
+    bundle: Bundle, network: Network, exams: Sequence[DrawnExam], progress: Progress
+) -> tuple[Check, ...]:
+    """Judge the budget's paired lines on simulated exams.
+
+    Raises:
+        CheckFailedError: one is broken, or nothing could be judged.
+    """
+    reference = Network(bundle.manifest, open_backend(AS_WRITTEN, bundle.read(REFERENCE)))
+    advance = progress.step("judge on simulated exams", len(exams))
+    results = evaluate_frames({_ENGINE: network, _FLOAT: reference}, exams, _FRAMES, on_exam=advance)
+    judgement = judge_frames(results[_ENGINE], results[_FLOAT], budget_of(bundle), bundle.manifest.heads.mask)
+    lines = [line for line in judgement.lines if not line.of_float]
+    broken = [line.reason for line in lines if line.verdict == BROKEN]
+    if broken:
+        message = f"On this device the bundle breaks its accuracy budget on simulated exams: {' '.join(broken)} {_ELSE}."
+        raise CheckFailedError(message)
+    judged = [line for line in lines if line.estimate is not None]
+    if not any(line.unit == "mm" for line in judged):
+        message = (
+            f"The network measured too few simulated exams to be judged on this device ({' '.join(judgement.lacking)}); "
+            "nothing was activated."
+        )
+        raise CheckFailedError(message)
+    return tuple(
+        Check(
+            what=f"simulated: {line.name}, {line.group}",
+            outcome=f"{line.estimate:.4g} {line.unit}, bound {line.upper:.4g} of {line.limit:.4g}, {line.n} frames",
+        )
+        for line in judged
+    )
+
+
+def budget_of(bundle: Bundle) -> AccuracyBudget:
+    """Return the budget that a bundle was judged by.
+
+    Raises:
+        BundleError: its evidence does not hold it.
+    """
+    try:
+        budget: AccuracyBudget = AccuracyBudget.model_validate(json.loads(bundle.read(EVIDENCE))["judgement"]["budget"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        message = f"{bundle.path} does not say which budget it was judged by; build it anew."
+        raise BundleError(message) from error
+    return budget
+
+
+def fastest(
+    bundle: Bundle, candidates: Sequence[Candidate], progress: Progress
+) -> tuple[Candidate, tuple[Timing, ...]]:
+    """Time candidates in turns, copies included; return the one to take, and the times of all.
+
+    Args:
+        bundle: that they are of.
+        candidates: proven; the first is taken unless another is known to be faster.
+        progress: who wants to know how far it is.
+    """
+    networks = {f"{c.graph} {c.backend.name}": Network(bundle.manifest, c.backend) for c in candidates}
+    advance = progress.step("time", _ROUNDS + _WARM_UP)
+    _, timed = time_networks(
+        networks, golden_pixels(bundle)[-1], rounds=_ROUNDS, warm_up=_WARM_UP, on_round=advance
+    )
+    seconds = list(timed.values())
+    best = 0
+    for place in range(1, len(candidates)):
+        # Only where even the lower end of the interval is above 1 is it known to be faster.
+        if speed_ratio(seconds[best], seconds[place]).low > 1:
+            best = place
+    timings = tuple(_timing(candidate, of) for candidate, of in zip(candidates, seconds, strict=True))
+    return candidates[best], timings
+
+
+def _timing(candidate: Candidate, seconds: npt.NDArray[np.float64]) -> Timing:
+    p50, p95, p99 = (1e3 * float(value) for value in np.percentile(seconds, (50, 95, 99)))
+    return Timing(
+        graph=candidate.graph,
+        back_end=candidate.backend.name,
+        build_s=candidate.build_s,
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+        n=len(seconds),
+    )
