@@ -142,7 +142,7 @@ def read_telemetry(root: Path = Path("/")) -> Telemetry:
         root: the folder that holds `sys`, `proc`, `etc` and `var`.
     """
     coolings = (_cooling(folder) for folder in numbered(root / _THERMAL, "cooling_device"))
-    memory = _meminfo(root / _MEMINFO)
+    memory = read_meminfo(root)
     return Telemetry(
         zones=tuple(_zone(folder) for folder in numbered(root / _THERMAL, "thermal_zone")),
         coolings=tuple(
@@ -260,10 +260,10 @@ def _degrees(file: Path) -> float | None:
     return degrees_c if _COLDEST_C <= degrees_c <= _HOTTEST_C else None
 
 
-def _meminfo(file: Path) -> dict[str, int]:
+def read_meminfo(root: Path) -> dict[str, int]:
     """Read /proc/meminfo: bytes by name, of the lines that are in kB."""
     found = {}
-    for line in (read_text(file) or "").splitlines():
+    for line in (read_text(root / _MEMINFO) or "").splitlines():
         name, _, rest = line.partition(":")
         amount = whole(rest.strip().removesuffix(" kB"))
         if amount is not None and rest.endswith(" kB"):

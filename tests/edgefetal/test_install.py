@@ -19,7 +19,10 @@ import edgefetal_devices
 import edgefetal_runtime
 
 WORKSTATION = ("torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib", "sympy.core")
-COMMANDS = ("demo", "train", "build", "calibrate", "verify", "run", "evaluate", "growth", "phantom", "bench", "exams")
+COMMANDS = (
+    "demo", "train", "build", "calibrate", "verify", "run", "evaluate", "growth", "phantom", "bench", "exams",
+    "devices", "doctor",
+)  # fmt: skip
 MAX_STARTER_BYTES = 10_000_000
 
 
