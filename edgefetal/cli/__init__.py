@@ -15,7 +15,9 @@ from edgefetal.cli import (
     build,
     calibrate,
     demo,
+    devices,
     distil,
+    doctor,
     evaluate,
     exams,
     growth,
@@ -115,3 +117,7 @@ app.command("bench", epilog="Example: edgefetal bench starter")(bench.bench)
 app.command(
     "phantom", epilog="Example: edgefetal phantom --protocol acouslic --ga 28w0d --exams 10 --seed 1 --out DIR"
 )(phantom.phantom)
+app.command("devices", epilog="Example: edgefetal devices jetson-orin-nano-8gb --precision int8 --jetpack 6.2")(
+    devices.devices
+)
+app.command("doctor", epilog="Example: edgefetal doctor --json doctor.json")(doctor.doctor)

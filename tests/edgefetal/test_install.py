@@ -21,6 +21,7 @@ import edgefetal_runtime
 WORKSTATION = ("torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib", "sympy.core")
 COMMANDS = (
     "demo", "train", "build", "calibrate", "verify", "keys", "run", "evaluate", "growth", "phantom", "bench", "exams",
+    "devices", "doctor",
 )  # fmt: skip
 MAX_STARTER_BYTES = 10_000_000
 
