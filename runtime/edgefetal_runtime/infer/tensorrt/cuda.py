@@ -296,8 +296,8 @@ class Device:
     def free_graphs(self) -> None:
         """Free all that was captured; an engine that it was captured from must still be there."""
         while self._graphs:
-            graph = self._graphs.pop()
-            self._do(lambda graph=graph: self._session.free_graph(graph))  # type: ignore[misc]
+            self._do(lambda: self._session.free_graph(self._graphs[-1]))
+            self._graphs.pop()
 
     def close(self) -> None:
         """Wait for what was queued, free everything, and give the GPU back; a second time does nothing.

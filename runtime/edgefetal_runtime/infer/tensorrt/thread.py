@@ -38,8 +38,10 @@ class _Job(Generic[T]):
     def result(self, wait_s: float | None) -> T:
         if not self._done.wait(wait_s):
             raise TimeoutError
-        if self._error is not None:
-            raise self._error
+        # The error's traceback leads back to this object.
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
         return self._value  # type: ignore[return-value] - the step returned it
 
 
