@@ -23,7 +23,7 @@ from edgefetal_runtime.infer.trust import ENVIRONMENT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from edgefetal_export.finish import Draft
+    from edgefetal_export.draft import Draft
 
 ROOT = Path(__file__).parent.parent
 # What commands print is read by tests: one width, no colours and no moving bars, whatever the caller's terminal is.
@@ -121,7 +121,7 @@ def simulated_draft(starter: Bundle, simulated_hc18: Path) -> Draft:
     """
     from edgefetal_calibration.datasets.hc18 import read_hc18
     from edgefetal_calibration.datasets.split import split_by_subject
-    from edgefetal_export.finish import draft_of
+    from edgefetal_export.draft import draft_of
 
     split = split_by_subject(read_hc18(simulated_hc18), dataset="hc18", seed=1, validation=0.26, held_out=0.7)
     draft = draft_of(starter)
@@ -143,7 +143,7 @@ def simulated_bundle(
     """That draft finished on the simulated heads; and for each step how many parts were done, and of how many."""
     from edgefetal_calibration.budget_file import read_budget
     from edgefetal_calibration.datasets.hc18 import read_hc18
-    from edgefetal_export.finish import recalibrate
+    from edgefetal_export.draft import recalibrate
 
     steps: dict[str, list[int]] = {}
 

@@ -20,6 +20,7 @@ from edgefetal.cli import (
     doctor,
     evaluate,
     exams,
+    finish,
     growth,
     import_teacher,
     keys,
@@ -107,6 +108,7 @@ app.command("calibrate", epilog="Example: edgefetal calibrate starter --dataset 
 )
 app.command("verify", epilog="Example: edgefetal verify starter")(verify.verify)
 app.add_typer(keys.app, name="keys")
+app.command("finish", epilog="Example: edgefetal finish bundle")(finish.finish)
 app.command("run", epilog="Example: edgefetal run starter sweep.mp4 --mm-per-px 0.14 --out exam")(run.run)
 app.command("evaluate", epilog="Example: edgefetal evaluate starter --dataset hc18:data/hc18 --reference")(
     evaluate.evaluate

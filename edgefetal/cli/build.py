@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 
 def build(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="Folder of a run of distil, multitask-unet, fetalclip-cls or baseline."),
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder of a run of distil, multitask-unet, fetalclip-cls or baseline, or of a bundle, or `starter`: "
+            "of a bundle its float graph is the start.",
+        ),
     ],
     device: Annotated[
         str, typer.Option("--device", help="Device profile to build for; `cpu` is this machine's processor.")
@@ -31,7 +35,7 @@ def build(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write; must not exist.")],
     precision: Annotated[
-        str, typer.Option("--precision", help="auto (INT8 where it holds and is faster), int8 or fp32.")
+        str, typer.Option("--precision", help="auto (INT8 where it holds and is faster), int8, fp16 (GPUs) or fp32.")
     ] = "auto",
     budget: BudgetOption = None,
     name: Annotated[
@@ -48,32 +52,44 @@ def build(
     key: KeyOption = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Export a trained network, prove it, quantise it for a device, judge it in millimetres, mend it, and package it.
+    """Quantise a trained network, or another bundle's, for a device, judge it in millimetres, mend it, and package it.
 
     The budget is judged on validation subjects, the very graph that ships against the float one. INT8 that breaks it
     is mended: other ranges, single blocks back in float, tuning; INT8 that cannot be mended, or is not faster, does not
     ship. `evidence.html` in the bundle tells the whole story.
 
+    For a board with a GPU, INT8 and FP16 stand in the graph itself, and TensorRT compiles it here if one is installed
+    that can; the engine is built, proven and timed on the board by `edgefetal finish`.
+
     Of a run that only says how good a frame is, such as fetalclip-cls, the F1 of its calls is judged; that bundle
     measures nothing, and `edgefetal run` refuses it.
     """
+    from functools import partial
+
     from edgefetal.cli import terminal
+    from edgefetal.starter import bundle_folder
     from edgefetal_calibration.budget_file import read_budget
     from edgefetal_calibration.datasets.kinds import read_exams
+    from edgefetal_devices.possible import require_possible
     from edgefetal_devices.profile import read_profile
     from edgefetal_export.build import build as build_bundle
+    from edgefetal_export.build import source_of_bundle, source_of_run
     from edgefetal_export.ship import parse_precision
     from edgefetal_runtime.atomic import require_new_folder
+    from edgefetal_runtime.infer.bundle import MANIFEST, load_bundle
     from edgefetal_runtime.infer.keys import read_signing_key
 
     require_new_folder(out)
-    terminal.check_json_target(json_file, out, run, cases, key)
+    folder = bundle_folder(source)
+    terminal.check_json_target(json_file, out, folder, cases, key)
     signing_key = None if key is None else read_signing_key(key)
     profile, limits, wanted = read_profile(device), read_budget(budget), parse_precision(precision)
+    require_possible(profile, precision=wanted.value, jetpack=None, tensorrt=None, dla=False)
+    loaded = load_bundle(folder) if (folder / MANIFEST).exists() else None
     exams = [exam for text in calibration for exam in read_exams(text)[1]]
     with terminal.steps() as progress:
         result = build_bundle(
-            run,
+            partial(source_of_run, folder) if loaded is None else partial(source_of_bundle, loaded),
             profile,
             exams,
             out,
@@ -92,11 +108,15 @@ def build(
             "out": str(out),
             "signer": signer_of(signing_key),
             "parity": result.parity,
+            "dry_runs": {file: run.to_json() for file, run in result.dry_runs.items()},
             "sizes_bytes": result.sizes_bytes,
             "evidence": result.evidence,
         },
     )
-    terminal.say(f"ONNX differs from PyTorch by at most {result.parity:.1e} in a logit.")
+    if result.parity is not None:
+        terminal.say(f"ONNX differs from PyTorch by at most {result.parity:.1e} in a logit.")
+    for file, run in result.dry_runs.items():
+        terminal.say(f"{file}: {run.told}")
     show_finished(result.evidence, result.sizes_bytes, out, signing_key)
 
 

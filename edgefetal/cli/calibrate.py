@@ -37,7 +37,7 @@ def calibrate(
     from edgefetal.starter import bundle_folder
     from edgefetal_calibration.budget_file import read_budget
     from edgefetal_calibration.datasets.kinds import read_exams
-    from edgefetal_export.finish import draft_of, recalibrate
+    from edgefetal_export.draft import draft_of, recalibrate
     from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.infer.bundle import load_bundle
     from edgefetal_runtime.infer.keys import read_signing_key

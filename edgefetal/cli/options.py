@@ -7,7 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
-BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or `starter`.")]
+BundleArgument = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, `starter`, or `active`: what was finished here.")
+]
 JsonOption = Annotated[
     Optional[Path],
     typer.Option("--json", metavar="FILE", help="Write the result as JSON."),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from edgefetal.cli.keeping import Kept
     from edgefetal_runtime.exam.pipeline import ExamResult
+    from edgefetal_runtime.infer.bundle import Bundle
+    from edgefetal_runtime.infer.network import Network
     from edgefetal_runtime.sources.live.live import LiveSource
     from edgefetal_runtime.sources.protocol import Source
     from edgefetal_runtime.sources.scale_wish import ScaleWish
@@ -115,7 +117,6 @@ def run(
     from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.exam.pipeline import FOLDER, Listener, examine
     from edgefetal_runtime.exam.record import BundleRecord
-    from edgefetal_runtime.infer.golden import open_for_clinic
     from edgefetal_runtime.scale import parse_mm_per_px
     from edgefetal_runtime.sources.live.live import LiveSource
     from edgefetal_runtime.sources.scale_profile import read_scale_profile
@@ -142,7 +143,7 @@ def run(
             f"Nothing says that the pictures of {source} are of one fetus, so one age cannot hold for all; run them "
             "one by one, or leave the age out."
         )
-    loaded, network = open_for_clinic(folder, backend=backend, threads=threads)
+    loaded, network = _open_bundle(bundle, backend, threads)
     about = BundleRecord(name=loaded.manifest.name, sha256=loaded.sha256, backend=network.backend.name)
     name = opened.name if isinstance(opened, LiveSource) else source
     report: dict[str, Any] = {}
@@ -166,9 +167,18 @@ def run(
     if result.exam.ended is not None:
         # Its exit code tells whoever started this that another try needs a new process.
         kind = DeviceLostError if result.device_lost else CheckFailedError
-        raise kind(
-            f"The examination ended early, and what was measured until then is kept: {result.exam.ended}"
-        )
+        raise kind(f"The examination ended early, and what was measured until then is kept: {result.exam.ended}")
+
+
+def _open_bundle(name: str, backend: str, threads: int | None) -> tuple[Bundle, Network]:
+    """Open a bundle to measure with: what was finished on this machine, or one that its processor runs."""
+    from edgefetal.starter import bundle_folder
+    from edgefetal_runtime.infer.finished import ACTIVE, open_active
+    from edgefetal_runtime.infer.golden import open_for_clinic
+
+    if name == ACTIVE:
+        return open_active(backend=backend, threads=threads)
+    return open_for_clinic(bundle_folder(name), backend=backend, threads=threads)
 
 
 def _show_kept(kept: Kept, store: Path | None, out: Path | None, report: Mapping[str, Any]) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgefetal_runtime.infer.finished import ACTIVE, BUNDLE, home_folder
+
 NAME = "starter"
 
 
 def bundle_folder(name: str) -> Path:
-    """Return the folder of a bundle as it is named on the command line: a path, or `starter`.
+    """Return the folder of a bundle as it is named on the command line: a path, `starter`, or `active`.
 
-    A folder of your own that is called so is `./starter`.
+    `active` is what was finished on this machine. A folder of your own that is called so is `./starter` or `./active`.
     """
+    if name == ACTIVE:
+        return home_folder() / ACTIVE / BUNDLE
     return Path(__file__).parent / "bundle" if name == NAME else Path(name)

@@ -20,8 +20,10 @@ from edgefetal_calibration.phantom.exam import Exam, ExamPlan
 from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_calibration.ranges import LEAST_FRAMES, draw_range_frames
 from edgefetal_devices.errors import DatasetError
+from edgefetal_devices.possible import require_possible
 from edgefetal_export.case_pictures import require_place_for_cases, write_worst_cases
-from edgefetal_export.finish import REFERENCE, Draft, draft_of, judge_for, judged_evidence, package
+from edgefetal_export.draft import REFERENCE, Draft, draft_of, judge_for, judged_evidence, package
+from edgefetal_export.engine.dry_run import DryRun, dry_run, stand_ins
 from edgefetal_export.onnx import check_parity, onnx_from_network
 from edgefetal_export.quantise.blocks import blocks_of
 from edgefetal_export.quantise.qdq import prepared
@@ -38,7 +40,7 @@ from edgefetal_runtime.infer.network import Network
 from edgefetal_runtime.infer.preprocess import preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -80,11 +82,13 @@ class BuildResult:
         sizes_bytes: size of every file.
         parity: largest difference of a logit between the network and its float graph; None where the graph was
             another bundle's, which was compared when that was built.
+        dry_runs: what TensorRT said of the graphs of a bundle for a GPU, by their files; empty for a processor.
     """
 
     evidence: dict[str, Any]
     sizes_bytes: dict[str, int]
     parity: float | None
+    dry_runs: dict[str, DryRun]
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,12 +220,15 @@ def build(
         OutputError: `out` or `worst_cases` exists or cannot be written, or one lies in the other.
         CheckFailedError: the exported graph does not answer as the network does, or TensorRT does not take it.
     """
+    require_possible(profile, precision=precision.value, jetpack=None, tensorrt=None, dla=False)
     require_new_folder(out)
     if worst_cases is not None:
         require_place_for_cases(worst_cases, out)
     advance = progress.step("export to ONNX", 1)
     begun = source()
     advance()
+    # What TensorRT does not take it is better to hear of now.
+    _dry_runs({layout.REFERENCE: begun.reference}, (), profile, progress)
     recipe, spec, reference, network = begun.recipe, begun.recipe.preprocess, begun.reference, begun.network
     # What a network of no outlines judges is the abdomen.
     golden = golden_frames(Protocol.HEAD if begun.heads.mask else Protocol.ABDOMEN)
@@ -270,6 +277,8 @@ def build(
         frame=golden[-1],
         on_trial=progress.step("judge quantised graphs", None),
     )
+    graphs = {layout.MODEL: shipped.model} | ({} if shipped.half is None else {layout.HALF: shipped.half})
+    dry_runs = _dry_runs(graphs, shipped.layers, profile, progress)
     draft = Draft(
         manifest=judge.manifest.model_copy(
             update={
@@ -282,12 +291,15 @@ def build(
         ),
         shipped=shipped.model,
         reference=reference,
+        half=shipped.half,
         golden=make_golden(golden, spec, open_backend(back_end, shipped.model)),
         split=begun.split,
         recipe=recipe,
         evidence={
             "name": name,
             "device": profile.name,
+            "judged_on": back_end,
+            "dry_runs": {file: run.to_json() for file, run in dry_runs.items()},
             **story(shipped),
             **judged_evidence(judge, shipped.judgement, shipped.results),
             "calibration": _calibration_evidence(frames, shipped),
@@ -298,11 +310,34 @@ def build(
     finished = package(draft, exams, out, progress=progress, key=key)
     if worst_cases is not None:
         advance = progress.step("draw the worst cases", 1)
-        graphs = {SHIPPED: shipped.model, REFERENCE: reference}
-        networks = {of: Network(judge.manifest, open_backend(judge.back_end, graph)) for of, graph in graphs.items()}
+        compared = {SHIPPED: shipped.model, REFERENCE: reference}
+        networks = {of: Network(judge.manifest, open_backend(judge.back_end, graph)) for of, graph in compared.items()}
         write_worst_cases(worst_cases, name, networks, validation, finished.evidence["frames"])
         advance()
-    return BuildResult(finished.evidence, finished.sizes_bytes, parity)
+    return BuildResult(finished.evidence, finished.sizes_bytes, parity, dry_runs)
+
+
+def _dry_runs(
+    graphs: Mapping[str, bytes], layers: Sequence[layout.LayerGroup], profile: Profile, progress: Progress
+) -> dict[str, DryRun]:
+    """Compile graphs for a GPU like the target's, where the target has one.
+
+    Args:
+        graphs: by their files.
+        layers: what the manifest says of the shipped graph.
+        profile: the target.
+        progress: who wants to know how far it is.
+
+    Raises:
+        CheckFailedError: TensorRT does not take one.
+    """
+    if profile.gpu is None:
+        return {}
+    capabilities = stand_ins(profile.gpu.compute_capabilities)
+    return {
+        file: dry_run(graph, layers if file == layout.MODEL else (), capabilities, progress)
+        for file, graph in graphs.items()
+    }
 
 
 def _calibration_evidence(frames: RangeSet, shipped: Shipped) -> dict[str, Any]:

@@ -224,9 +224,15 @@ def _not_recorded(what: str) -> str:
 
 def _heading(evidence: Mapping[str, Any], precision: str) -> str:
     name, device = (escape(str(evidence.get(key, "unnamed"))) for key in ("name", "device"))
+    judged_on = evidence.get("judged_on")
+    where = "" if judged_on is None else f" by <code>{escape(str(judged_on))}</code>"
+    compiled = "".join(
+        f"<p class='soft'><code>{escape(str(file))}</code>: {escape(str(run['told']))}</p>"
+        for file, run in evidence.get("dry_runs", {}).items()
+    )
     return (
-        f"<h1>Evidence: {name}</h1>\n<p class='soft'>{escape(precision)} for <code>{device}</code>, judged beside its "
-        "own float graph on the same frames of validation subjects.</p>"
+        f"<h1>Evidence: {name}</h1>\n<p class='soft'>{escape(precision)} for <code>{device}</code>, judged{where} "
+        f"beside its own float graph on the same frames of validation subjects.</p>{compiled}"
     )
 
 

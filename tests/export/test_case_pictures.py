@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgefetal_export.finish import Draft
+    from edgefetal_export.draft import Draft
     from edgefetal_runtime.infer.backends import Backend
 
 # As they are drawn, blue, green, red.

@@ -21,7 +21,7 @@ from edgefetal_devices.errors import InputError
 from edgefetal_devices.profile import is_this_machine, read_profile
 from edgefetal_export import ship
 from edgefetal_export.build import golden_frames
-from edgefetal_export.finish import judge_for
+from edgefetal_export.draft import judge_for
 from edgefetal_export.quantise.blocks import blocks_of
 from edgefetal_export.quantise.histogram import Method
 from edgefetal_export.quantise.qdq import prepared
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgefetal_export.finish import Draft
+    from edgefetal_export.draft import Draft
 
 PROFILE = read_profile("cpu-x86")
 TRIALS = 6

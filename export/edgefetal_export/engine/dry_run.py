@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edgefetal_devices.errors import EnvironmentLacksError
 from edgefetal_export.engine.builder import EngineWish, build_engine
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from edgefetal_export.progress import Progress
     from edgefetal_runtime.infer.bundle import LayerGroup
+
+
+# GPUs that no TensorRT builds for elsewhere, and the nearest that one does.
+_STAND_INS: Final = {"8.7": "8.6", "11.0": "12.0"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class DryRun:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return asdict(self)
+        return asdict(self) | {"told": self.told}
 
     @property
     def told(self) -> str:
@@ -52,6 +56,11 @@ class DryRun:
             f"{self.tensorrt} compiles it for compute capability {', '.join(self.capabilities)} ({layers}); the device "
             "itself builds and proves its own engine by `edgefetal finish`."
         )
+
+
+def stand_ins(capabilities: Sequence[str]) -> tuple[str, ...]:
+    """Return for which GPUs a graph is compiled where those of a target cannot be compiled for."""
+    return tuple(dict.fromkeys(_STAND_INS.get(capability, capability) for capability in capabilities))
 
 
 def dry_run(graph: bytes, groups: Sequence[LayerGroup], capabilities: tuple[str, ...], progress: Progress) -> DryRun:

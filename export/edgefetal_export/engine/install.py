@@ -1,4 +1,4 @@
-"""Putting what was proven in its place: whole or not at all, and the old one stays until the new one has proven itself."""
+"""Putting what was proven in its place: whole or not at all, and the old one stays until the new one has run."""
 
 from __future__ import annotations
 

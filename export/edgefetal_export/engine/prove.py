@@ -59,12 +59,12 @@ class Candidate:
 
 
 def drawn_exams(structures: Sequence[str], count: int = EXAMS) -> list[DrawnExam]:
-    """Plan simulated exams of structures: heads, abdomens or femurs over the ages, the same whenever it is asked for."""
-    low, high = _WEEKS
+    """Plan simulated exams of structures over the ages; they are the same whenever it is asked for."""
+    weeks = np.linspace(*_WEEKS, count).tolist()
     return [
-        DrawnExam(ExamPlan(_PROTOCOLS[structure], low + (high - low) * number / (count - 1), _SEED, number, 1.0, _FRAMES))
+        DrawnExam(ExamPlan(_PROTOCOLS[structure], age, _SEED, number, skill=1.0, frame_count=_FRAMES))
         for structure in structures
-        for number in range(count)
+        for number, age in enumerate(weeks)
     ]
 
 
@@ -100,9 +100,7 @@ def prove(bundle: Bundle, candidate: Candidate, exams: Sequence[DrawnExam], prog
     return agreement, *_judged(bundle, network, exams, progress)
 
 
-def _judged(
-    bundle: Bundle, network: Network, exams: Sequence[DrawnExam], progress: Progress
-) -> tuple[Check, ...]:
+def _judged(bundle: Bundle, network: Network, exams: Sequence[DrawnExam], progress: Progress) -> tuple[Check, ...]:
     """Judge the budget's paired lines on simulated exams.
 
     Raises:
@@ -115,13 +113,16 @@ def _judged(
     lines = [line for line in judgement.lines if not line.of_float]
     broken = [line.reason for line in lines if line.verdict == BROKEN]
     if broken:
-        message = f"On this device the bundle breaks its accuracy budget on simulated exams: {' '.join(broken)} {_ELSE}."
+        message = (
+            f"On this device the bundle breaks its accuracy budget on simulated exams: {' '.join(broken)} "
+            f"Nothing was activated; {_ELSE}."
+        )
         raise CheckFailedError(message)
     judged = [line for line in lines if line.estimate is not None]
     if not any(line.unit == "mm" for line in judged):
         message = (
-            f"The network measured too few simulated exams to be judged on this device ({' '.join(judgement.lacking)}); "
-            "nothing was activated."
+            f"The network measured too few simulated exams to be judged here ({' '.join(judgement.lacking)}); nothing "
+            "was activated. Look at its evidence, and build a better one."
         )
         raise CheckFailedError(message)
     return tuple(
@@ -147,10 +148,8 @@ def budget_of(bundle: Bundle) -> AccuracyBudget:
     return budget
 
 
-def fastest(
-    bundle: Bundle, candidates: Sequence[Candidate], progress: Progress
-) -> tuple[Candidate, tuple[Timing, ...]]:
-    """Time candidates in turns, copies included; return the one to take, and the times of all.
+def fastest(bundle: Bundle, candidates: Sequence[Candidate], progress: Progress) -> tuple[int, tuple[Timing, ...]]:
+    """Time candidates in turns, copies included; return the place of the one to take, and the times of all.
 
     Args:
         bundle: that they are of.
@@ -159,9 +158,7 @@ def fastest(
     """
     networks = {f"{c.graph} {c.backend.name}": Network(bundle.manifest, c.backend) for c in candidates}
     advance = progress.step("time", _ROUNDS + _WARM_UP)
-    _, timed = time_networks(
-        networks, golden_pixels(bundle)[-1], rounds=_ROUNDS, warm_up=_WARM_UP, on_round=advance
-    )
+    _, timed = time_networks(networks, golden_pixels(bundle)[-1], rounds=_ROUNDS, warm_up=_WARM_UP, on_round=advance)
     seconds = list(timed.values())
     best = 0
     for place in range(1, len(candidates)):
@@ -169,7 +166,7 @@ def fastest(
         if speed_ratio(seconds[best], seconds[place]).low > 1:
             best = place
     timings = tuple(_timing(candidate, of) for candidate, of in zip(candidates, seconds, strict=True))
-    return candidates[best], timings
+    return best, timings
 
 
 def _timing(candidate: Candidate, seconds: npt.NDArray[np.float64]) -> Timing:

@@ -3,6 +3,7 @@
 manifest.json    what this module reads; the hash of every other file
 model.onnx       the graph that ships
 reference.onnx   the same network in float
+half.onnx        the same in FP16, in bundles for GPUs whose shipped graph is INT8
 golden.npz       frames in, tensors and outputs out
 evidence.json    how the shipped graph compares with the float one, case by case
 evidence.html    the same for people
@@ -40,6 +41,8 @@ MANIFEST, MODEL, REFERENCE, GOLDEN = "manifest.json", "model.onnx", "reference.o
 EVIDENCE, SPLIT, RECIPE, MODEL_CARD = "evidence.json", "split.json", "recipe.json", "MODEL_CARD.md"
 # For people; bundles of before it have none.
 EVIDENCE_PAGE = "evidence.html"
+# The same network in FP16, where only the device can tell whether the shipped INT8 is faster.
+HALF = "half.onnx"
 REQUIRED = (MODEL, REFERENCE, GOLDEN, EVIDENCE, SPLIT, RECIPE, MODEL_CARD)
 
 # Names of the output contract: the structures of the mask and the planes that show them, and the plane that shows none.
@@ -325,6 +328,12 @@ def _unread(folder: Path) -> _Unread:
         raise BundleError(message)
     content = path.read_bytes()
     return _Unread(folder, content, read_signer(folder, content))
+
+
+def manifest_sha256(folder: Path) -> str | None:
+    """Return the hash of a bundle's manifest, which covers every file through the hashes in it; None without one."""
+    path = folder / MANIFEST
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def load_bundle(folder: Path, trust: Trust | None = None, *, demand: Demand = Demand.ANY) -> Bundle:

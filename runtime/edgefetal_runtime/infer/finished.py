@@ -7,8 +7,8 @@
     HOME/active, HOME/previous          links to one of these
     HOME/timing/KEY.cache               what TensorRT measured in earlier builds on this GPU
 
-A folder of `finished` appears whole or not at all, and a link is replaced in one step, so that a power cut at any moment
-leaves the old engine active or the new one.
+A folder of `finished` appears whole or not at all, and a link is replaced in one step, so that a power cut at any
+moment leaves the old engine active or the new one.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgefetal_devices.errors import BundleError, EnvironmentLacksError
+from edgefetal_devices.errors import BundleError, InputError
 from edgefetal_runtime.atomic import as_output_error, sync
 from edgefetal_runtime.infer.backends import open_backend
-from edgefetal_runtime.infer.bundle import load_bundle, require_fit_for_clinic
+from edgefetal_runtime.infer.bundle import load_bundle, manifest_sha256, require_fit_for_clinic
 from edgefetal_runtime.infer.golden import check_answers
 from edgefetal_runtime.infer.network import Network
 from edgefetal_runtime.infer.tensorrt.api import load_tensorrt
 from edgefetal_runtime.infer.tensorrt.cuda import load_cuda
 from edgefetal_runtime.infer.tensorrt.engine import TensorRTGraph, open_plan
+from edgefetal_runtime.infer.trust import Demand, machine_trust
 
 if TYPE_CHECKING:
     from edgefetal_runtime.infer.bundle import Bundle
@@ -202,9 +203,7 @@ def home_folder() -> Path:
 def gpu_of(facts: DeviceFacts) -> Gpu:
     """Write down which GPU it is."""
     major, minor = facts.compute_capability
-    return Gpu(
-        name=facts.name, compute_capability=f"{major}.{minor}", uuid=facts.uuid, driver_cuda=facts.driver_cuda
-    )
+    return Gpu(name=facts.name, compute_capability=f"{major}.{minor}", uuid=facts.uuid, driver_cuda=facts.driver_cuda)
 
 
 def read_finished(home: Path, which: str = ACTIVE) -> Finished:
@@ -227,7 +226,10 @@ def read_folder(folder: Path) -> Finished:
         BundleError: something was altered.
     """
     attestation = _read_attestation(folder / ATTESTATION)
-    bundle = load_bundle(folder / BUNDLE)
+    trust = machine_trust()
+    # A copy of what came with the package is what came with the package.
+    packaged = trust.packaged is not None and attestation.bundle_sha256 == manifest_sha256(trust.packaged)
+    bundle = load_bundle(folder / BUNDLE, trust, demand=Demand.ANY if packaged else Demand.CLINIC)
     if bundle.sha256 != attestation.bundle_sha256:
         raise BundleError(f"{bundle.path} is not the bundle that was finished here; {_AGAIN}.")
     return Finished(folder, bundle, attestation)
@@ -240,6 +242,26 @@ def _read_attestation(path: Path) -> Attestation:
         return Attestation.model_validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError) as error:
         raise BundleError(f"{path} is missing or no attestation; {_AGAIN}.") from error
+
+
+def open_active(*, backend: str = "auto", threads: int | None = None) -> tuple[Bundle, Network]:
+    """Open what is active on this machine, to measure with.
+
+    Args:
+        backend: `auto`; what it runs on was decided when it was finished.
+        threads: CPU threads, where the processor runs it.
+
+    Raises:
+        InputError: another back end was asked for.
+        BundleError: nothing is active, it was altered, or is of another machine.
+        EnvironmentLacksError: TensorRT or the GPU cannot be used.
+        CheckFailedError: it does not answer as it did when it was proven.
+    """
+    if backend != "auto":
+        message = f"What is active runs on what it was finished for; leave --backend {backend} out, or run its bundle."
+        raise InputError(message)
+    finished = read_finished(home_folder())
+    return finished.bundle, open_finished(finished, threads)
 
 
 def open_finished(finished: Finished, threads: int | None = None) -> Network:

@@ -18,7 +18,7 @@ from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_devices.errors import BundleError, CheckFailedError, InputError, OutputError
 from edgefetal_devices.profile import read_profile
 from edgefetal_export.build import BuildResult, build
-from edgefetal_export.finish import draft_of, recalibrate
+from edgefetal_export.draft import draft_of, recalibrate
 from edgefetal_export.ship import Precision
 from edgefetal_export.teachers.fetalclip import FetalClipConfig
 from edgefetal_export.teachers.lora import LoraSettings, lora_targets

@@ -12,7 +12,7 @@ import importlib
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from edgefetal_devices.errors import DeviceLostError, EdgeFetalError, EnvironmentLacksError, InputError
 

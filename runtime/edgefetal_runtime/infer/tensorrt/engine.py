@@ -6,7 +6,6 @@ stream and waited for once. Where CUDA graphs can be made the whole way is captu
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
 from contextlib import suppress
@@ -102,6 +101,20 @@ class TensorRTGraph:
             if thread.kept is None:
                 raise InputError("The engine was closed; open it anew.")
             return thread.do(lambda: thread.kept.run(image))
+
+    def inspect(self) -> str:
+        """Return what TensorRT says of the engine's layers, as JSON; in detail where it was built so.
+
+        Raises:
+            InputError: the engine was closed.
+            DeviceLostError: the GPU is lost to this process.
+        """
+        thread = self._thread
+        with self._one_at_a_time:
+            if thread.kept is None:
+                raise InputError("The engine was closed; open it anew.")
+            said: str = thread.do(lambda: thread.kept.inspect())
+            return said
 
     def close(self) -> None:
         """Free the engine and the GPU; a second time, and once the GPU is lost, it does nothing."""
@@ -260,6 +273,11 @@ class _Engine:
             if not device.lost:
                 self._device = None
 
+    def inspect(self) -> str:
+        """Ask TensorRT what its layers are."""
+        kind = self._tensorrt.module.LayerInformationFormat.JSON
+        return str(self._engine.create_engine_inspector().get_engine_information(kind))
+
     def _load(self, plan: bytes) -> None:
         """Read the engine and make the one context in which it runs."""
         self._logger.errors.clear()
@@ -342,9 +360,7 @@ class _Engine:
         ask = getattr(self._context, "is_stream_capturable", None)
         return None if ask is None or ask(self.device.stream) else "TensorRT cannot capture this engine"
 
-    def _answers(
-        self, image: npt.NDArray[np.float32], graph: object | None
-    ) -> dict[str, npt.NDArray[np.float32]]:
+    def _answers(self, image: npt.NDArray[np.float32], graph: object | None) -> dict[str, npt.NDArray[np.float32]]:
         """Take an image through, and copy the answers out of the memory that the next run overwrites."""
         device = self.device
         np.copyto(self._buffers[self.inputs[0].name].host, image)

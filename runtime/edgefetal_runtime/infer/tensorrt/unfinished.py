@@ -15,6 +15,6 @@ def open_graph(_model: bytes, _threads: int | None) -> NoReturn:
     """
     message = (
         "TensorRT runs engines, and these are built on this device by `edgefetal finish BUNDLE`; finish the bundle, or "
-        "try it on the processor with --backend onnxruntime."
+        "try it on the processor with --backend onnxruntime-as-written."
     )
     raise EnvironmentLacksError(message)

@@ -72,9 +72,7 @@ def test_a_shape_is_read_as_numbers(real: ModuleType) -> None:
     assert tuple(int(length) for length in real.Dims((1, 1, -1, 384))) == (1, 1, -1, 384)
 
 
-def test_the_real_one_takes_the_logger_and_complains_to_it(
-    real: ModuleType, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_real_one_takes_the_logger_and_complains_to_it(real: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
     tensorrt = TensorRT(real, "tensorrt_rtx", real.__version__)
     logger = make_logger(tensorrt)
     builder: Any = real.Builder(logger)

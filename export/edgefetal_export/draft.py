@@ -50,6 +50,7 @@ class Draft:
         manifest: everything but the intervals, the verdict and the files.
         shipped: the graph that ships.
         reference: the same network in float.
+        half: the same in FP16, where the device is to choose; None where it is not.
         golden: content of `golden.npz`.
         split: which subjects it was trained on.
         recipe: how it was trained.
@@ -59,6 +60,7 @@ class Draft:
     manifest: Manifest
     shipped: bytes
     reference: bytes
+    half: bytes | None
     golden: bytes
     split: Split
     recipe: TrainedRecipe
@@ -80,6 +82,7 @@ def draft_of(bundle: Bundle) -> Draft:
         manifest=bundle.manifest,
         shipped=bundle.read(layout.MODEL),
         reference=bundle.read(layout.REFERENCE),
+        half=bundle.read(layout.HALF) if layout.HALF in bundle.manifest.files else None,
         golden=bundle.read(layout.GOLDEN),
         split=parse_split(bundle.read(layout.SPLIT), bundle.path / layout.SPLIT),
         recipe=parse_recipe(bundle.read(layout.RECIPE), bundle.path),
@@ -213,10 +216,14 @@ def recalibrate(
     judge = judge_for(draft.manifest, draft.reference, validation, budget, progress)
     advance = progress.step("judge the shipped graph", 1)
     judgement, results = judge.judged(draft.shipped)
+    # The device is given no choice that breaks the budget with the new thresholds.
+    half = draft.half if draft.half is not None and judge.judged(draft.half)[0].passed else None
     advance()
     evidence = {**draft.evidence, **judged_evidence(judge, judgement, results)}
     manifest = judge.manifest.model_copy(update={"budget_passed": judgement.passed})
-    return package(replace(draft, manifest=manifest, evidence=evidence), exams, out, progress=progress, key=key)
+    return package(
+        replace(draft, half=half, manifest=manifest, evidence=evidence), exams, out, progress=progress, key=key
+    )
 
 
 def package(
@@ -269,6 +276,7 @@ def package(
     files = {
         layout.MODEL: draft.shipped,
         layout.REFERENCE: draft.reference,
+        **({} if draft.half is None else {layout.HALF: draft.half}),
         layout.GOLDEN: draft.golden,
         layout.EVIDENCE: json_bytes(evidence),
         layout.EVIDENCE_PAGE: write_evidence_page(evidence),

@@ -14,7 +14,7 @@ from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_calibration.evaluate import evaluate_heads
 from edgefetal_calibration.intervals import LEVEL, coverage, halves, unused
 from edgefetal_devices.errors import BundleError, DatasetError, OutputError
-from edgefetal_export.finish import Draft, draft_of, recalibrate
+from edgefetal_export.draft import Draft, draft_of, recalibrate
 from edgefetal_export.model_card import write_model_card
 from edgefetal_export.package import write_bundle
 from edgefetal_runtime.infer.bundle import (
