@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 import shutil
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from edgefetal_calibration.datasets.hc18 import FOLDER, read_hc18
 from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_devices.errors import BundleError, DatasetError, OutputError
 from edgefetal_devices.profile import read_profile
-from edgefetal_export.build import BuildResult, build
+from edgefetal_export.build import BuildResult, build, source_of_run
 from edgefetal_runtime.infer.bundle import SCHEMA_VERSION, load_bundle, require_fit_for_clinic
 from edgefetal_runtime.infer.golden import check_network
 from edgefetal_runtime.infer.network import load_network
@@ -43,7 +44,7 @@ class Recorder:
 def built_of(run: Path, exams: Sequence[LabelledExam], out: Path, recorder: Recorder) -> BuildResult:
     """Build for this kind of processor from as few frames as a tiny set has."""
     return build(
-        run,
+        partial(source_of_run, run),
         read_profile("cpu-x86"),
         exams,
         out,
@@ -77,6 +78,7 @@ def test_bundle_is_whole_and_describes_itself(built: tuple[Path, BuildResult, Re
     assert "CC BY 4.0" in manifest.training.licence
     assert {"torch", "onnxruntime", "numpy"} <= set(manifest.tools)
     assert all(done == total for title, (done, total) in recorder.steps.items() if "quantised" not in title)
+    assert result.parity is not None
     assert result.parity < 1e-3
     # It measures nothing, so nothing was quantised, and the page says why.
     assert manifest.layers[0].precision == "float32"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE, OPTIMAL, Labe
 from edgefetal_calibration.datasets.split import Part, Split
 from edgefetal_devices.errors import BundleError, CheckFailedError, InputError, OutputError
 from edgefetal_devices.profile import read_profile
-from edgefetal_export.build import BuildResult, build
+from edgefetal_export.build import BuildResult, build, source_of_run
 from edgefetal_export.draft import draft_of, recalibrate
 from edgefetal_export.ship import Precision
 from edgefetal_export.teachers.fetalclip import FetalClipConfig
@@ -138,7 +139,7 @@ class Silent:
 def built(run: Path, out: Path, budget: AccuracyBudget | None = None, **change: Any) -> BuildResult:
     options: dict[str, Any] = {"precision": Precision.INT8, "least_range_frames": 8, **change}
     return build(
-        run,
+        partial(source_of_run, run),
         read_profile("cpu-x86"),
         EXAMS,
         out,
