@@ -94,6 +94,16 @@ def test_an_unknown_board_is_none_and_never_the_nearest(
     assert found.is_jetson
 
 
+def test_of_two_modules_that_nothing_tells_apart_none_is_taken(
+    tree: Callable[[Any], Path], kinds: dict[str, Any]
+) -> None:
+    compatible = ("nvidia,p3768-0000+p3767-0005", "nvidia,p3767-0000", "nvidia,tegra234")
+    root = tree(replace(kinds["jetson-orin-nano-8gb"], compatible=compatible))
+    assert detect(root).profile == "jetson-orin-nano-8gb"
+    (root / "proc/meminfo").unlink()
+    assert detect(root).profile is None
+
+
 @pytest.mark.parametrize(
     ("memory_kb", "profile"),
     [(31_000_000, "jetson-agx-orin-32gb"), (64_345_000, None), (15_000_000, None)],

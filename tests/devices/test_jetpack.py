@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgefetal_devices.errors import InputError
 from edgefetal_devices.jetpack import JetPack, jetpack_of, read_jetpack, read_jetpacks
-from edgefetal_devices.profile import profile_names
+from edgefetal_devices.profile import profile_names, read_profile
 from edgefetal_devices.versions import Version, parsed_version, written
 
 JETPACKS = read_jetpacks()
@@ -32,6 +32,10 @@ def test_a_release_names_boards_that_exist(jetpack: JetPack) -> None:
     assert set(jetpack.boards) <= set(profile_names())
     if jetpack.separate is not None:
         assert set(jetpack.separate.dla_boards) <= set(jetpack.separate.boards) <= set(jetpack.boards)
+        for name in jetpack.separate.dla_boards:
+            gpu = read_profile(name).gpu
+            assert gpu is not None
+            assert gpu.dla_cores > 0
 
 
 def test_no_jetson_linux_belongs_to_two_releases() -> None:

@@ -205,6 +205,13 @@ def test_why_there_is_no_dla(board: str, jetpack: str | None, tensorrt: tuple[in
     assert "leave the dla out" in reason.lower()
 
 
+def test_a_later_jetpack_has_no_dla_until_its_data_file_says_so() -> None:
+    later = read_jetpack("7.2").model_copy(update={"name": "7.9", "tensorrt": (11, 5)})
+    reason = why_not(read_profile("jetson-agx-orin-64gb"), precision="int8", jetpack=later, tensorrt=None, dla=True)
+    assert reason is not None
+    assert "and this is JetPack 7.9" in reason
+
+
 def test_a_dla_computes_nothing_of_a_float_network() -> None:
     reason = asked("jetson-agx-orin-64gb", "fp32", "7.2.2", (11, 4, 1), dla=True)
     assert reason is not None
