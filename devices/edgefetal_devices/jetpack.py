@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from importlib import resources
 
@@ -75,13 +76,14 @@ class _File(_Stack):
     releases: dict[str, tuple[Version, ...]] = Field(min_length=1)
 
 
-def read_jetpacks() -> list[JetPack]:
+@functools.cache
+def read_jetpacks() -> tuple[JetPack, ...]:
     """Read all releases, oldest first."""
     folder = resources.files("edgefetal_devices") / _FOLDER
     files = [file for file in folder.iterdir() if file.name.endswith(".toml")]
     stacks = [_File.model_validate(tomllib.loads(file.read_text(encoding="utf-8"))) for file in files]
     found = [_release(stack, name, l4t) for stack in stacks for name, l4t in stack.releases.items()]
-    return sorted(found, key=lambda jetpack: [int(part) for part in jetpack.name.split(".")])
+    return tuple(sorted(found, key=lambda jetpack: [int(part) for part in jetpack.name.split(".")]))
 
 
 def _release(stack: _File, name: str, l4t: tuple[tuple[int, ...], ...]) -> JetPack:

@@ -160,18 +160,14 @@ def _jetpacks() -> str:
 
 
 def _refusals() -> str:
-    """Write what is refused of each Jetson whatever its JetPack: a precision, the DLA, or all of it."""
-    rows = [
-        (profile.name, wish, reason)
-        for profile in read_profiles()
-        if profile.is_jetson
-        for wish, precision, dla in (
-            ("int8", "int8", False),
-            ("fp16", "fp16", False),
-            ("fp16 on the DLA", "fp16", True),
-        )
-        if (reason := why_not(profile, precision=precision, jetpack=None, tensorrt=None, dla=dla)) is not None
-    ]
+    """Write what is refused of each Jetson whatever its JetPack: all of it, a precision, or the DLA."""
+    rows: list[tuple[str, str, str]] = []
+    for profile in read_profiles():
+        for wish, precision, dla in (("fp16", "fp16", False), ("int8", "int8", False), ("the DLA", "auto", True)):
+            reason = why_not(profile, precision=precision, jetpack=None, tensorrt=None, dla=dla)
+            known = {row[2] for row in rows if row[0] == profile.name}
+            if profile.is_jetson and reason is not None and reason not in known:
+                rows.append((profile.name, wish, reason))
     return markdown(("profile", "wish", "answer"), rows)
 
 

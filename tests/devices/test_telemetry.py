@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefetal_devices.telemetry import Clock, Cooling, Telemetry, Zone, read_telemetry
+from edgefetal_devices.power import PowerMode
+from edgefetal_devices.telemetry import Clock, Cooling, Rail, Telemetry, Zone, read_telemetry
+from edgefetal_runtime.service.governor import Throttling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MEMINFO = "MemTotal:        8000000 kB\nMemFree: 100 kB\nMemAvailable:    5000000 kB\nHugePages_Total:       0\n"
 
@@ -122,3 +128,46 @@ def test_any_content_gives_figures_or_none(tmp_path_factory: pytest.TempPathFact
     assert all(zone.temperature_c is None or -60 <= zone.temperature_c <= 200 for zone in telemetry.zones)
     assert all(clock.limit_hz is None or clock.limit_hz >= 0 for clock in telemetry.clocks)
     assert telemetry.memory_total_bytes is None or telemetry.memory_total_bytes >= 0
+
+
+def test_a_jetsons_gpu_clock_is_found_by_each_of_its_names(
+    board: str, tree: Callable[[Any], Path], kinds: dict[str, Any]
+) -> None:
+    telemetry = read_telemetry(tree(board))
+    # The clock of a Thor's video engines is beside it, and is none.
+    assert telemetry.gpus == (Clock(kinds[board].gpu, 306e6, 918e6, 1020e6, 306e6),)
+    assert (telemetry.cma_total_bytes, telemetry.cma_free_bytes) == (256 << 20, 128 << 20)
+
+
+def test_power_rails_of_a_new_kernel(tree: Callable[[Any], Path]) -> None:
+    telemetry = read_telemetry(tree("jetson-orin-nano-8gb"))
+    assert telemetry.rails == (
+        Rail("VDD_IN", 5.04, 1.2, pytest.approx(6.048)),
+        Rail("VDD_CPU_GPU_CV", 5.032, None, None),
+    )
+    assert telemetry.over_currents == 37
+    assert telemetry.power_mode == PowerMode(1, "25W", 918e6, gpu_unlimited=False, is_default=True)
+
+
+def test_power_rails_of_an_old_kernel(tree: Callable[[Any], Path]) -> None:
+    telemetry = read_telemetry(tree("jetson-nano-4gb"))
+    assert telemetry.rails == (Rail("POM_5V_IN", 5.0, 0.7, 3.5),)
+    assert telemetry.over_currents is None
+    assert telemetry.power_mode is None
+
+
+def test_an_alert_that_slows_a_jetson_down_is_a_cooling(tmp_path: Path) -> None:
+    kinds = ("gpu-throttle-alert", "hot-surface-alert", "pwm-fan", "cpufreq-cpu0")
+    for number, kind in enumerate(kinds):
+        folder = f"sys/class/thermal/cooling_device{number}"
+        written(tmp_path, {f"{folder}/type": f"{kind}\n", f"{folder}/cur_state": "1\n"})
+    names = [cooling.name for cooling in read_telemetry(tmp_path).coolings]
+    assert names == ["gpu-throttle-alert", "hot-surface-alert", "cpufreq-cpu0"]
+    assert Throttling().seen(read_telemetry(tmp_path))
+
+
+def test_a_locked_clock_has_the_same_least_and_highest_rate(tmp_path: Path) -> None:
+    folder = "sys/devices/system/cpu/cpufreq/policy0"
+    written(tmp_path, {f"{folder}/scaling_min_freq": "1510400\n", f"{folder}/scaling_max_freq": "1510400\n"})
+    (clock,) = read_telemetry(tmp_path).clocks
+    assert clock.least_hz == clock.limit_hz == 1_510_400e3
