@@ -166,9 +166,7 @@ def run(
     if result.exam.ended is not None:
         # Its exit code tells whoever started this that another try needs a new process.
         kind = DeviceLostError if result.device_lost else CheckFailedError
-        raise kind(
-            f"The examination ended early, and what was measured until then is kept: {result.exam.ended}"
-        )
+        raise kind(f"The examination ended early, and what was measured until then is kept: {result.exam.ended}")
 
 
 def _show_kept(kept: Kept, store: Path | None, out: Path | None, report: Mapping[str, Any]) -> None:

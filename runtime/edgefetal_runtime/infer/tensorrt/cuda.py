@@ -12,7 +12,7 @@ import importlib
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from edgefetal_devices.errors import DeviceLostError, EdgeFetalError, EnvironmentLacksError, InputError
 
@@ -314,7 +314,7 @@ class Device:
         for step in self._last_steps():
             try:
                 self._do(step)
-            except DeviceLostError:
+            except DeviceLostError:  # noqa: PERF203 - each step has its own error, and they are few
                 self._closed = True
                 raise
             except EdgeFetalError as error:

@@ -6,7 +6,6 @@ stream and waited for once. Where CUDA graphs can be made the whole way is captu
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
 from contextlib import suppress
@@ -283,7 +282,8 @@ class _Engine:
             BundleError: it has other ones than our networks have.
         """
         trt = self._tensorrt.module
-        inputs, outputs = [], []
+        inputs: list[Tensor] = []
+        outputs: list[Tensor] = []
         for number in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(number)
             tensor = Tensor(str(name), tuple(int(length) for length in self._engine.get_tensor_shape(name)))
@@ -299,8 +299,8 @@ class _Engine:
         if len(inputs) != 1 or not outputs or len(inputs[0].shape) != 4 or inputs[0].shape[1] != 1:  # noqa: PLR2004 - 1, 1, H, W
             shapes = ", ".join(str(tensor.shape) for tensor in inputs) or "none"
             message = (
-                f"The engine takes {shapes} and gives {len(outputs)} outputs, where one input of shape (1, 1, H, W) and "
-                f"an output are needed; {_ANEW}."
+                f"The engine takes {shapes} and gives {len(outputs)} outputs, where one input of shape (1, 1, H, W) "
+                f"and an output are needed; {_ANEW}."
             )
             raise BundleError(message)
         return tuple(inputs), tuple(outputs)
@@ -342,9 +342,7 @@ class _Engine:
         ask = getattr(self._context, "is_stream_capturable", None)
         return None if ask is None or ask(self.device.stream) else "TensorRT cannot capture this engine"
 
-    def _answers(
-        self, image: npt.NDArray[np.float32], graph: object | None
-    ) -> dict[str, npt.NDArray[np.float32]]:
+    def _answers(self, image: npt.NDArray[np.float32], graph: object | None) -> dict[str, npt.NDArray[np.float32]]:
         """Take an image through, and copy the answers out of the memory that the next run overwrites."""
         device = self.device
         np.copyto(self._buffers[self.inputs[0].name].host, image)

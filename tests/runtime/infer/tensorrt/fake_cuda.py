@@ -248,7 +248,7 @@ class ILogger:
         INFO = 3
 
     def log(self, severity: Severity, message: str) -> None:
-        raise AssertionError("TensorRT calls what its users write")
+        raise AssertionError(f"TensorRT calls what its users write, and not this with {severity.name}: {message}")
 
 
 def plan_of(height: int = 4, width: int = 6, **changes: dict[str, Any]) -> bytes:

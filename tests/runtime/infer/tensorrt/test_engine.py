@@ -66,7 +66,7 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("use_graph", [True, False])
-def test_every_frame_gets_its_own_answer_and_keeps_it(use_graph: bool) -> None:
+def test_every_frame_gets_its_own_answer_and_keeps_it(*, use_graph: bool) -> None:
     gpu = Gpu()
     with opened(gpu, use_graph=use_graph) as graph:
         assert (graph.name, graph.input_shape, graph.facts) == ("tensorrt", SHAPE, FACTS)
@@ -386,7 +386,7 @@ def test_from_the_run_on_that_loses_the_gpu_none_is_answered(run: int) -> None:
     graphs=st.booleans(),
     use_graph=st.booleans(),
 )
-def test_any_failure_at_any_step_is_one_of_our_errors(at: int, number: int, graphs: bool, use_graph: bool) -> None:
+def test_any_failure_at_any_step_is_one_of_our_errors(*, at: int, number: int, graphs: bool, use_graph: bool) -> None:
     gpu = Gpu(fail_at=at, number=number, graphs=graphs)
     raised = use(gpu, use_graph=use_graph)
     gc.collect()

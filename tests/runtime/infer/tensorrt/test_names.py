@@ -6,8 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_cuda import FakeCuda, Gpu, fake_tensorrt
@@ -17,6 +16,9 @@ from edgefetal_devices.errors import BundleError
 from edgefetal_runtime.infer.tensorrt.api import TensorRT
 from edgefetal_runtime.infer.tensorrt.engine import open_plan
 from edgefetal_runtime.infer.tensorrt.log import make_logger
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 BY_OBJECT = {
     "Runtime": ("deserialize_cuda_engine",),
@@ -72,9 +74,7 @@ def test_a_shape_is_read_as_numbers(real: ModuleType) -> None:
     assert tuple(int(length) for length in real.Dims((1, 1, -1, 384))) == (1, 1, -1, 384)
 
 
-def test_the_real_one_takes_the_logger_and_complains_to_it(
-    real: ModuleType, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_real_one_takes_the_logger_and_complains_to_it(real: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
     tensorrt = TensorRT(real, "tensorrt_rtx", real.__version__)
     logger = make_logger(tensorrt)
     builder: Any = real.Builder(logger)
