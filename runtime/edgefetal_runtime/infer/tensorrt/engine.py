@@ -241,9 +241,13 @@ class _Engine:
         return self._answers(image, self._graph)
 
     def close(self) -> None:
-        """Free everything in order: graphs, then what TensorRT made, then memory and the GPU."""
+        """Free everything in order: graphs, then what TensorRT made, then memory and the GPU.
+
+        Raises:
+            DeviceLostError: the GPU is lost, and nothing was freed.
+        """
         device = self._device
-        if device is None or device.lost:
+        if device is None:
             return
         for step in (device.synchronise, device.free_graphs):
             try:
@@ -326,15 +330,13 @@ class _Engine:
             # So that what is left over from the run before is not taken for the graph's answer.
             self._answers(other, None)
             answers = self._answers(image, graph)
-        except DeviceLostError:
-            raise
         except EdgeFetalError as error:
             self.no_graph = str(error)
         else:
             same = all(np.array_equal(answers[name], value, equal_nan=True) for name, value in expected.items())
             self._graph, self.no_graph = (graph, None) if same else (None, "its answer is not the engine's")
         if self._graph is None:
-            # It must still run after the attempt.
+            # It must still run after the attempt; and if the attempt lost the GPU, this says so.
             self._answers(image, None)
 
     def _not_capturable(self) -> str | None:

@@ -54,6 +54,14 @@ def test_what_goes_in_comes_out_after_waiting_and_not_before() -> None:
     assert gpu.clean(), gpu.violations
 
 
+def test_it_waits_for_what_is_queued_before_it_frees_anything() -> None:
+    gpu = Gpu()
+    device = Device(FakeCuda(gpu))
+    device.copy_in(device.new_buffer(SHAPE))
+    device.close()
+    assert gpu.clean(), gpu.violations
+
+
 def test_another_thread_is_refused_and_the_gpu_not_touched() -> None:
     gpu = Gpu()
     device = Device(FakeCuda(gpu))

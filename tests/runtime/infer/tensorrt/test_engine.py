@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -436,3 +440,34 @@ def test_the_facts_of_a_gpu_cost_nothing_afterwards() -> None:
     assert threading.active_count() == before
     with pytest.raises(DeviceLostError):
         read_facts(FakeCuda(Gpu(fail_at=1, number=214)))
+
+
+AT_EXIT = """
+import atexit, sys
+import numpy as np
+from fake_cuda import FakeCuda, Gpu, fake_tensorrt, plan_of
+from edgefetal_devices.errors import DeviceLostError
+from edgefetal_runtime.infer.tensorrt.engine import open_plan
+
+gpu = Gpu()
+# What is said here is said last of all.
+atexit.register(lambda: print(gpu.violations, gpu.live_tensorrt, gpu.sessions))
+graph = open_plan(plan_of(), fake_tensorrt(gpu), FakeCuda(gpu), use_graph=True)
+if sys.argv[1] == "lost":
+    gpu.fail_at, gpu.number = len(gpu.steps), 700
+    try:
+        graph.run(np.zeros((1, 1, 4, 6), np.float32))
+    except DeviceLostError as error:
+        raise SystemExit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "left"), [("well", 0, "[] [] 0"), ("lost", 3, "[] ['runtime', 'engine', 'context'] 1")]
+)
+def test_a_program_that_ends_frees_the_engine_and_a_lost_one_is_left_alone(how: str, code: int, left: str) -> None:
+    folder = str(Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, *filter(None, sys.path)])}
+    command = [sys.executable, "-c", AT_EXIT, how]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (code, left, "")
