@@ -15,13 +15,19 @@ import cv2
 import numpy as np
 import pytest
 
+from edgefetal_devices.errors import DeviceLostError
 from edgefetal_runtime.exam.record import Exam
+from edgefetal_runtime.infer import golden
+from edgefetal_runtime.infer.network import Network
 from edgefetal_runtime.store.exams import ExamStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import numpy.typing as npt
+
+    from edgefetal_runtime.infer.backends import Backend
     from tests.edgefetal.conftest import CommandLine, HeadSweep
 
 DEADLINE_S = 60.0
@@ -136,6 +142,63 @@ def test_a_source_that_comes_and_goes_is_one_examination(edgefetal: CommandLine)
     assert report["reopened"] >= 1
     _accounted(report)
     assert record["ended"] is None
+
+
+class Lost:
+    """A back end whose GPU is lost to this process from one frame on."""
+
+    name = "lost"
+
+    def __init__(self, backend: Backend, at: int) -> None:
+        self._backend, self._left = backend, at
+
+    def run(self, image: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        if not self._left:
+            raise DeviceLostError("The GPU is lost to this process; start it again.")
+        self._left -= 1
+        return self._backend.run(image)
+
+
+@pytest.fixture
+def lost_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the GPU be lost at a frame of the examination."""
+    whole = golden.open_for_clinic
+
+    def lose(at: int) -> None:
+        def opened(*args: Any, **options: Any) -> Any:
+            bundle, network = whole(*args, **options)
+            return bundle, Network(network.manifest, Lost(network.backend, at))
+
+        monkeypatch.setattr(golden, "open_for_clinic", opened)
+
+    return lose
+
+
+def test_a_lost_gpu_ends_the_examination_saved_and_asks_for_a_new_process(
+    edgefetal: CommandLine, moving: Path, tmp_path: Path, lost_at: Any
+) -> None:
+    lost_at(8)
+    outcome = edgefetal(
+        "run", "starter", f"simulated:{moving}", "--out", "exam", "--store", "store", "--json", "e.json", "--threads", 1
+    )
+    assert outcome.exit_code == 3, "which is what the supervisor starts it again for"
+    assert "what was measured until then is kept: The GPU is lost" in outcome.err
+    exam = Exam.model_validate_json((tmp_path / "exam" / "exam.json").read_bytes())
+    assert exam.ended == "The GPU is lost to this process; start it again."
+    assert sum(found.frames_seen for found in exam.sweeps) <= 8
+    assert json.loads((tmp_path / "e.json").read_text())["live"]["analysed"] == 8
+    with ExamStore.open_to_read(tmp_path / "store") as store:
+        assert [kept.state for kept in store.exams()] == ["saved"]
+
+
+def test_a_gpu_that_was_lost_before_the_first_frame_ends_it_at_once(
+    edgefetal: CommandLine, moving: Path, head_png: Path, lost_at: Any
+) -> None:
+    lost_at(0)
+    for source in (f"simulated:{moving}", str(head_png)):
+        outcome = edgefetal("run", "starter", source, "--out", "exam", "--threads", 1)
+        assert outcome.exit_code == 3
+        assert "The GPU is lost" in outcome.err or "DeviceLostError" in outcome.err
 
 
 def test_a_source_that_never_comes_is_said(edgefetal: CommandLine) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import itertools
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from edgefetal_devices.errors import SourceError
+from edgefetal_devices.errors import DeviceLostError, SourceError
 from edgefetal_runtime.exam import pipeline
 from edgefetal_runtime.exam.pipeline import ExamResult, Listener, examine
 from edgefetal_runtime.exam.record import ALL_SWEEPS
@@ -46,11 +46,12 @@ class Backend:
     breaks_at: int | None = None
     name: str = "scripted"
     count: int = 0
+    error: Exception = field(default_factory=lambda: RuntimeError("the engine is gone"))
 
     def run(self, _: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
         self.count += 1
         if self.count - 1 == self.breaks_at:
-            raise RuntimeError("the engine is gone")
+            raise self.error
         return self.answers[(self.count - 1) % len(self.answers)]
 
 
@@ -186,6 +187,16 @@ def test_a_source_that_breaks_at_once_leaves_an_empty_record_that_says_why(
     exam = examine(Live(9, breaks_at=0), "camera", bundle, network, finder=_finder()).exam
     assert (exam.sweeps, exam.measurements) == ((), ())
     assert exam.ended == "The camera was unplugged; plug it in again."
+
+
+@pytest.mark.parametrize(("error", "lost"), [(DeviceLostError("start it again"), True), (SourceError("gone"), False)])
+def test_a_lost_gpu_is_told_from_what_another_try_may_mend(
+    bundle: Bundle, answers: Callable[..., Any], error: Exception, *, lost: bool
+) -> None:
+    network = Network(bundle.manifest, Backend(answers("head"), BREAKS_AT, error=error))
+    result = examine(Live(40), "camera", bundle, network, finder=_finder())
+    assert (result.exam.ended, result.device_lost) == (str(error), lost)
+    assert _values(result, "sweep 1")["HC"] is not None
 
 
 def test_an_examination_that_nobody_broke_ended_by_itself(bundle: Bundle, answers: Callable[..., Any]) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgefetal_devices.errors import BundleError, EdgeFetalError
+from edgefetal_devices.errors import BundleError, EdgeFetalError, EnvironmentLacksError
+from edgefetal_devices.profile import read_profile
 from edgefetal_runtime.infer.backends import Backend, open_backend
 from edgefetal_runtime.infer.bundle import MODEL, REFERENCE, Bundle, load_bundle
 from edgefetal_runtime.infer.network import Network, load_network
@@ -87,6 +88,16 @@ def test_a_bundle_runs_on_the_back_end_that_it_was_judged_on(
         edit_manifest(bundle_copy, device=device)
         load_network(load_bundle(bundle_copy), backend=backend, threads=1)
     assert asked == ["openvino", "onnxruntime", "auto"]
+
+
+def test_a_bundle_for_a_board_that_is_not_finished_here_says_so_and_how_to_try_it(
+    intact_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = read_profile("cpu").model_copy(update={"back_end": "tensorrt"})
+    monkeypatch.setattr("edgefetal_runtime.infer.network.read_profile", lambda _: board)
+    with pytest.raises(EnvironmentLacksError, match=r"`edgefetal finish BUNDLE`.*--backend onnxruntime"):
+        load_network(intact_bundle)
+    assert load_network(intact_bundle, backend="onnxruntime", threads=1).backend.name == "onnxruntime"
 
 
 def test_a_graph_that_was_altered_after_verification_is_not_loaded(bundle_copy: Path) -> None:

@@ -314,7 +314,7 @@ class Device:
         for step in self._last_steps():
             try:
                 self._do(step)
-            except DeviceLostError:
+            except DeviceLostError:  # noqa: PERF203 - each step has its own error, and they are few
                 self._closed = True
                 raise
             except EdgeFetalError as error:

@@ -255,9 +255,13 @@ class _Engine:
         return self._answers(image, self._graph)
 
     def close(self) -> None:
-        """Free everything in order: graphs, then what TensorRT made, then memory and the GPU."""
+        """Free everything in order: graphs, then what TensorRT made, then memory and the GPU.
+
+        Raises:
+            DeviceLostError: the GPU is lost, and nothing was freed.
+        """
         device = self._device
-        if device is None or device.lost:
+        if device is None:
             return
         for step in (device.synchronise, device.free_graphs):
             try:
@@ -301,7 +305,8 @@ class _Engine:
             BundleError: it has other ones than our networks have.
         """
         trt = self._tensorrt.module
-        inputs, outputs = [], []
+        inputs: list[Tensor] = []
+        outputs: list[Tensor] = []
         for number in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(number)
             tensor = Tensor(str(name), tuple(int(length) for length in self._engine.get_tensor_shape(name)))
@@ -317,8 +322,8 @@ class _Engine:
         if len(inputs) != 1 or not outputs or len(inputs[0].shape) != 4 or inputs[0].shape[1] != 1:  # noqa: PLR2004 - 1, 1, H, W
             shapes = ", ".join(str(tensor.shape) for tensor in inputs) or "none"
             message = (
-                f"The engine takes {shapes} and gives {len(outputs)} outputs, where one input of shape (1, 1, H, W) and "
-                f"an output are needed; {_ANEW}."
+                f"The engine takes {shapes} and gives {len(outputs)} outputs, where one input of shape (1, 1, H, W) "
+                f"and an output are needed; {_ANEW}."
             )
             raise BundleError(message)
         return tuple(inputs), tuple(outputs)
@@ -344,15 +349,13 @@ class _Engine:
             # So that what is left over from the run before is not taken for the graph's answer.
             self._answers(other, None)
             answers = self._answers(image, graph)
-        except DeviceLostError:
-            raise
         except EdgeFetalError as error:
             self.no_graph = str(error)
         else:
             same = all(np.array_equal(answers[name], value, equal_nan=True) for name, value in expected.items())
             self._graph, self.no_graph = (graph, None) if same else (None, "its answer is not the engine's")
         if self._graph is None:
-            # It must still run after the attempt.
+            # It must still run after the attempt; and if the attempt lost the GPU, this says so.
             self._answers(image, None)
 
     def _not_capturable(self) -> str | None:

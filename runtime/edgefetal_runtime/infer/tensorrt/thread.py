@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ class _Job(Generic[T]):
         error, self._error = self._error, None
         if error is not None:
             raise error
-        return self._value  # type: ignore[return-value] - the step returned it
+        return cast("T", self._value)
 
 
 class OwnThread:

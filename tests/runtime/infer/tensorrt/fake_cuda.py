@@ -215,8 +215,7 @@ class FakeSession:
             self._gpu.violations.append("copied memory that is not page-locked")
 
     def _require_idle(self, what: str) -> None:
-        # A wait that failed leaves its work; then nothing more can be done for it.
-        if self._gpu.queue and self._gpu.fail_at is None:
+        if self._gpu.queue:
             self._gpu.violations.append(f"{what} while work was queued")
 
 
@@ -248,7 +247,7 @@ class ILogger:
         INFO = 3
 
     def log(self, severity: Severity, message: str) -> None:
-        raise AssertionError("TensorRT calls what its users write")
+        raise AssertionError(f"TensorRT calls what its users write, and not this with {severity.name}: {message}")
 
 
 def plan_of(height: int = 4, width: int = 6, **changes: dict[str, Any]) -> bytes:
@@ -304,6 +303,8 @@ class _Alive:
                 gpu.violations.append(f"freed the {self.kind} before the {other}")
         if gpu.live_graphs:
             gpu.violations.append(f"freed the {self.kind} before its graph")
+        if gpu.queue:
+            gpu.violations.append(f"freed the {self.kind} while it had work")
 
 
 class _Context(_Alive):

@@ -2,6 +2,7 @@
 
 A made-up runtime keeps its memory in this process; where the real one is installed every name is looked up in it.
 """
+# ruff: noqa: N801, N802, N815 - NVIDIA's names
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ from edgefetal_runtime.infer.tensorrt.cuda_python import CudaPython, RuntimeSess
 SHAPE = (1, 1, 2, 3)
 
 
-class cudaError_t(enum.IntEnum):  # noqa: N801 - NVIDIA's name
-    cudaSuccess = 0  # noqa: N815 - likewise
-    cudaErrorMemoryAllocation = 2  # noqa: N815
-    cudaErrorIllegalAddress = 700  # noqa: N815
+class cudaError_t(enum.IntEnum):
+    cudaSuccess = 0
+    cudaErrorMemoryAllocation = 2
+    cudaErrorIllegalAddress = 700
 
 
 OK = cudaError_t.cudaSuccess
@@ -53,7 +54,7 @@ class Runtime:
 
         return call
 
-    def do_cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any]:  # noqa: N802 - likewise
+    def do_cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any]:
         assert flags == 1
         return (77,)
 
@@ -62,45 +63,45 @@ class Runtime:
         self.memory[ctypes.addressof(room)] = room
         return (ctypes.addressof(room),)
 
-    def do_cudaHostAlloc(self, size_bytes: int, flags: int) -> tuple[int]:  # noqa: N802
+    def do_cudaHostAlloc(self, size_bytes: int, flags: int) -> tuple[int]:
         assert flags == 0
         return self._allocate(size_bytes)
 
-    def do_cudaMalloc(self, size_bytes: int) -> tuple[int]:  # noqa: N802
+    def do_cudaMalloc(self, size_bytes: int) -> tuple[int]:
         return self._allocate(size_bytes)
 
-    def do_cudaFreeHost(self, address: int) -> tuple[()]:  # noqa: N802
+    def do_cudaFreeHost(self, address: int) -> tuple[()]:
         del self.memory[address]
         return ()
 
     do_cudaFree = do_cudaFreeHost
 
-    def do_cudaMemcpyAsync(self, to: int, of: int, size_bytes: int, kind: str, stream: int) -> tuple[()]:  # noqa: N802
+    def do_cudaMemcpyAsync(self, to: int, of: int, size_bytes: int, kind: str, stream: int) -> tuple[()]:
         assert (kind in {"in", "out"}, stream) == (True, 77)
         assert len(self.memory[to]) == len(self.memory[of]) == size_bytes
         ctypes.memmove(to, of, size_bytes)
         return ()
 
-    def do_cudaStreamEndCapture(self, stream: int) -> tuple[str]:  # noqa: N802
+    def do_cudaStreamEndCapture(self, stream: int) -> tuple[str]:
         assert stream == 77
         return ("graph",)
 
-    def do_cudaGraphInstantiate(self, graph: str, flags: int) -> tuple[str]:  # noqa: N802
+    def do_cudaGraphInstantiate(self, graph: str, flags: int) -> tuple[str]:
         assert (graph, flags) == ("graph", 0)
         return ("executable",)
 
-    def do_cudaGetDeviceProperties(self, device: int) -> tuple[Any]:  # noqa: N802
+    def do_cudaGetDeviceProperties(self, device: int) -> tuple[Any]:
         assert device == 0
         uuid = SimpleNamespace(bytes=bytes(range(16)))
         return (SimpleNamespace(name=b"Orin\0\0", major=8, minor=7, uuid=uuid),)
 
-    def do_cudaMemGetInfo(self) -> tuple[int, int]:  # noqa: N802
+    def do_cudaMemGetInfo(self) -> tuple[int, int]:
         return (5, 8)
 
-    def do_cudaDriverGetVersion(self) -> tuple[int]:  # noqa: N802
+    def do_cudaDriverGetVersion(self) -> tuple[int]:
         return (12060,)
 
-    def do_cudaRuntimeGetVersion(self) -> tuple[int]:  # noqa: N802
+    def do_cudaRuntimeGetVersion(self) -> tuple[int]:
         return (12020,)
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +70,7 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("use_graph", [True, False])
-def test_every_frame_gets_its_own_answer_and_keeps_it(use_graph: bool) -> None:
+def test_every_frame_gets_its_own_answer_and_keeps_it(*, use_graph: bool) -> None:
     gpu = Gpu()
     with opened(gpu, use_graph=use_graph) as graph:
         assert (graph.name, graph.input_shape, graph.facts) == ("tensorrt", SHAPE, FACTS)
@@ -386,7 +390,7 @@ def test_from_the_run_on_that_loses_the_gpu_none_is_answered(run: int) -> None:
     graphs=st.booleans(),
     use_graph=st.booleans(),
 )
-def test_any_failure_at_any_step_is_one_of_our_errors(at: int, number: int, graphs: bool, use_graph: bool) -> None:
+def test_any_failure_at_any_step_is_one_of_our_errors(*, at: int, number: int, graphs: bool, use_graph: bool) -> None:
     gpu = Gpu(fail_at=at, number=number, graphs=graphs)
     raised = use(gpu, use_graph=use_graph)
     gc.collect()
@@ -436,3 +440,34 @@ def test_the_facts_of_a_gpu_cost_nothing_afterwards() -> None:
     assert threading.active_count() == before
     with pytest.raises(DeviceLostError):
         read_facts(FakeCuda(Gpu(fail_at=1, number=214)))
+
+
+AT_EXIT = """
+import atexit, sys
+import numpy as np
+from fake_cuda import FakeCuda, Gpu, fake_tensorrt, plan_of
+from edgefetal_devices.errors import DeviceLostError
+from edgefetal_runtime.infer.tensorrt.engine import open_plan
+
+gpu = Gpu()
+# What is said here is said last of all.
+atexit.register(lambda: print(gpu.violations, gpu.live_tensorrt, gpu.sessions))
+graph = open_plan(plan_of(), fake_tensorrt(gpu), FakeCuda(gpu), use_graph=True)
+if sys.argv[1] == "lost":
+    gpu.fail_at, gpu.number = len(gpu.steps), 700
+    try:
+        graph.run(np.zeros((1, 1, 4, 6), np.float32))
+    except DeviceLostError as error:
+        raise SystemExit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "left"), [("well", 0, "[] [] 0"), ("lost", 3, "[] ['runtime', 'engine', 'context'] 1")]
+)
+def test_a_program_that_ends_frees_the_engine_and_a_lost_one_is_left_alone(how: str, code: int, left: str) -> None:
+    folder = str(Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, *filter(None, sys.path)])}
+    command = [sys.executable, "-c", AT_EXIT, how]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (code, left, "")

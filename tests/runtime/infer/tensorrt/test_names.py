@@ -6,8 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_cuda import FakeCuda, Gpu, fake_tensorrt
@@ -17,6 +16,9 @@ from edgefetal_devices.errors import BundleError
 from edgefetal_runtime.infer.tensorrt.api import TensorRT
 from edgefetal_runtime.infer.tensorrt.engine import open_plan
 from edgefetal_runtime.infer.tensorrt.log import make_logger
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 BY_OBJECT = {
     "Runtime": ("deserialize_cuda_engine",),
