@@ -3,8 +3,8 @@
     python tests/benchmarks/aarch64.py --root /tmp/arm64 --make-root --hc18 ../shared/data/hc18
 
 `--make-root` makes a Debian 12 arm64 root and installs edgefetal there as `install.sh` does on a board: from a folder
-of wheels that `devices/board/wheels.py` fills, by the pip in it, with no package index. Further runs leave it out. Needed
-are root, `apt-get install mmdebstrap arch-test qemu-user-static binfmt-support`, and Linux to know of the emulator:
+of wheels that `devices/board/wheels.py` fills, by the pip in it, with no package index. Further runs leave it out. It
+needs root, `apt-get install mmdebstrap arch-test qemu-user-static binfmt-support`, and Linux to know the emulator:
 `mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc; update-binfmts --enable qemu-aarch64` where it does not.
 
 Then `verify --run`, `demo` and `run` on real heads and on a simulated sweep, here and there, one thread each; and all
