@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2

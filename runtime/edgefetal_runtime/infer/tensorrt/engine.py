@@ -113,7 +113,7 @@ class TensorRTGraph:
         with self._one_at_a_time:
             if thread.kept is None:
                 raise InputError("The engine was closed; open it anew.")
-            said: str = thread.do(lambda: thread.kept.inspect())
+            said: str = thread.do(thread.kept.inspect)
             return said
 
     def close(self) -> None:
