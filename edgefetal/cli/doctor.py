@@ -65,10 +65,11 @@ def this_host() -> Host:
 def _tensorrt() -> TensorRTFound:
     from edgefetal_devices.doctor import TensorRTFound
     from edgefetal_devices.errors import EnvironmentLacksError
-    from edgefetal_runtime.infer.tensorrt.api import load_tensorrt, version_of
+    from edgefetal_devices.versions import parsed_version
+    from edgefetal_runtime.infer.tensorrt.api import load_tensorrt
 
     try:
         found = load_tensorrt()
     except EnvironmentLacksError as error:
         return TensorRTFound(None, reason=str(error))
-    return TensorRTFound(version_of(found.version), is_rtx=found.is_rtx)
+    return TensorRTFound(parsed_version(found.version) or (), is_rtx=found.is_rtx)

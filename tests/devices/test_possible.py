@@ -8,7 +8,6 @@ from edgefetal_devices.errors import InputError
 from edgefetal_devices.jetpack import JetPack, read_jetpack, read_jetpacks
 from edgefetal_devices.possible import (
     OLDEST_PYTHON,
-    OLDEST_TENSORRT,
     PRECISIONS,
     require_possible,
     sufficient_jetpacks,
@@ -16,7 +15,6 @@ from edgefetal_devices.possible import (
     why_not_precision,
 )
 from edgefetal_devices.profile import Profile, read_profile, read_profiles
-from edgefetal_runtime.infer.tensorrt import api
 
 ORIN_JETPACKS = {"6.1", "6.2", "6.2.1", "6.2.2", "7.2", "7.2.1", "7.2.2"}
 THOR_JETPACKS = {"7.0", "7.1", "7.2", "7.2.1", "7.2.2"}
@@ -224,7 +222,3 @@ def test_what_is_possible_is_let_through() -> None:
     require_possible(
         read_profile("jetson-orin-nano-8gb"), precision="int8", jetpack=read_jetpack("6.2"), tensorrt=None, dla=False
     )
-
-
-def test_the_runtime_asks_for_the_same_tensorrt() -> None:
-    assert api.OLDEST == OLDEST_TENSORRT

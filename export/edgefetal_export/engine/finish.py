@@ -25,7 +25,6 @@ from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.bundle import HALF, MODEL, REFERENCE, load_bundle, require_fit_for_clinic
 from edgefetal_runtime.infer.finished import Attestation, Board, Check, gpu_of
 from edgefetal_runtime.infer.golden import check_preprocessing, golden_pixels, make_golden
-from edgefetal_runtime.infer.tensorrt.api import version_of
 from edgefetal_runtime.infer.tensorrt.engine import open_plan, read_facts
 from edgefetal_runtime.infer.trust import Demand
 
@@ -195,7 +194,7 @@ def _require_possible(work: _Work, tensorrt: TensorRT | None) -> None:
         InputError: there is such a thing.
     """
     jetpack = None if work.here.board.jetpack is None else read_jetpack(work.here.board.jetpack)
-    version = None if tensorrt is None or tensorrt.is_rtx else version_of(tensorrt.version)
+    version = None if tensorrt is None else tensorrt.numbers
     dla = tensorrt is not None and work.wish.dla_core is not None
     require_possible(work.profile, precision="auto", jetpack=jetpack, tensorrt=version, dla=dla)
 

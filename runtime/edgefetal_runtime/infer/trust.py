@@ -114,15 +114,6 @@ def require(bundle: Signed, trust: Trust, demand: Demand) -> None:
     raise BundleError(message)
 
 
-def require_trusted(bundle: Signed, trust: Trust) -> None:
-    """Refuse a bundle that is neither signed by a trusted key nor the package's own, even where no key is trusted.
-
-    Raises:
-        BundleError: so it is.
-    """
-    require(bundle, trust, Demand.TRUSTED)
-
-
 def machine_trust(folder: Path | None = None) -> Trust:
     """Return whom this machine trusts.
 

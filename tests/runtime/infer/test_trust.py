@@ -24,7 +24,7 @@ from edgefetal_runtime.infer.trust import (
     forget_key,
     machine_trust,
     packaged_bundle,
-    require_trusted,
+    require,
     trust_folders,
     trust_key,
 )
@@ -99,10 +99,10 @@ def test_the_policy(
         assert "`edgefetal keys " in str(caught.value)
         assert signer is None or pairs[signer][1].key.key_id in str(caught.value)
     if demand is Demand.TRUSTED and refusal is None:
-        require_trusted(loaded, trust)
+        require(loaded, trust, Demand.TRUSTED)
     elif demand is Demand.TRUSTED:
         with pytest.raises(BundleError, match=refusal):
-            require_trusted(loaded, trust)
+            require(loaded, trust, Demand.TRUSTED)
 
 
 @pytest.mark.parametrize("demand", Demand)
@@ -122,7 +122,7 @@ def test_the_packages_own_bundle_is_trusted_by_its_folder_and_no_other_by_its_na
     trust = Trust((maker[1],), packaged_bundle())
     starter = load_bundle(bundle_folder("starter"), trust, demand=Demand.TRUSTED)
     assert (starter.standing, starter.trusted, starter.signer) == (Standing.PACKAGED, True, None)
-    require_trusted(starter, trust)
+    require(starter, trust, Demand.TRUSTED)
     copy = shutil.copytree(bundle_folder("starter"), tmp_path / "starter" / "bundle")
     monkeypatch.chdir(tmp_path)
     for path in (copy, Path("starter/bundle")):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgefetal_devices.errors import EnvironmentLacksError
+from edgefetal_devices.possible import OLDEST_TENSORRT
+from edgefetal_devices.versions import parsed_version, written
 
 # JetPack's own or the wheel's; TensorRT-RTX of desktop cards; and what the wheels of TensorRT-RTX are called.
 MODULES: Final = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
-# From here on a network may be strongly typed and its layers quantised by explicit nodes alone, as in every later one.
-OLDEST: Final = (10, 3)
 _RTX: Final = "tensorrt_rtx"
 
 
@@ -35,8 +35,13 @@ class TensorRT:
         return f"{self.name} {self.version}"
 
     @property
+    def numbers(self) -> tuple[int, ...] | None:
+        """The version to compare with others; None for TensorRT-RTX, whose versions count from 1."""
+        return None if self.is_rtx else parsed_version(self.version) or ()
+
+    @property
     def is_rtx(self) -> bool:
-        """Whether it is TensorRT-RTX, whose versions count from 1 and whose engines are for named architectures."""
+        """Whether it is TensorRT-RTX, which can build for GPUs that are not here."""
         return self.name == _RTX
 
 
@@ -59,23 +64,13 @@ def load_tensorrt() -> TensorRT:
         except (ImportError, OSError, AttributeError) as error:
             reasons.append(f"{name} is installed but does not load ({error})")
             continue
-        if found.is_rtx or version_of(found.version) >= OLDEST:
+        if found.numbers is None or found.numbers >= OLDEST_TENSORRT:
             return found
-        least = ".".join(map(str, OLDEST))
-        reasons.append(f"{name} {found.version} is older than {least}, the first that types a network strongly")
+        least = written(OLDEST_TENSORRT)
+        reasons.append(f"{name} {found.version} is older than {least}, the oldest that edgefetal builds engines with")
     why = "; ".join(reasons) or "it is not installed"
     message = (
         f"TensorRT cannot be used here: {why}. On a Jetson use JetPack's own (a virtual environment with "
         "--system-site-packages); `edgefetal doctor` says what is wrong."
     )
     raise EnvironmentLacksError(message)
-
-
-def version_of(text: str) -> tuple[int, ...]:
-    """Read a version's leading numbers, as (10, 3, 0, 30) of `10.3.0.30`."""
-    parts = []
-    for part in text.split("."):
-        if not part.isdecimal():
-            break
-        parts.append(int(part))
-    return tuple(parts)

@@ -27,7 +27,6 @@ from edgefetal_devices.errors import (
 from edgefetal_runtime.infer.network import Network
 from edgefetal_runtime.infer.tensorrt.cuda import STICKY
 from edgefetal_runtime.infer.tensorrt.engine import TensorRTGraph, open_plan, read_facts
-from edgefetal_runtime.infer.tensorrt.timing import time_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,13 +158,13 @@ def test_a_network_takes_it_as_it_is(intact_bundle: Bundle) -> None:
         assert sum(output.plane_probability.values()) == pytest.approx(1.0)
 
 
-def test_runs_are_timed_with_their_copies() -> None:
+def test_tensorrt_is_asked_what_the_layers_are() -> None:
     gpu = Gpu()
     with opened(gpu) as graph:
-        del gpu.steps[:]
-        timed = time_runs(graph, image_of(0), rounds=50, warm_up=3)
-        assert gpu.steps.count("launch") == 53
-    assert 0 < timed.p50_ms <= timed.p95_ms <= timed.p99_ms
+        assert graph.inspect() == '{"Layers": ["only"]}'
+    with pytest.raises(InputError, match="closed"):
+        graph.inspect()
+    assert gpu.clean(), gpu.violations
 
 
 # What it refuses

@@ -31,8 +31,11 @@ BY_OBJECT = {
         "get_tensor_format",
         "get_tensor_location",
         "create_execution_context",
+        "create_engine_inspector",
     ),
     "IExecutionContext": ("set_tensor_address", "execute_async_v3", "is_stream_capturable"),
+    "EngineInspector": ("get_engine_information",),
+    "LayerInformationFormat": ("JSON",),
     "ILogger": ("log", "Severity"),
     "DataType": ("FLOAT",),
     "TensorFormat": ("LINEAR",),
@@ -58,6 +61,7 @@ def test_the_list_holds_all_that_the_engine_uses() -> None:
         ("TensorIOMode", ""),
         ("", "Runtime"),
     }
+    assert "module.LayerInformationFormat.JSON" in source
 
 
 @pytest.mark.parametrize("kind", BY_OBJECT)
