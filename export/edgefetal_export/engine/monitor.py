@@ -27,7 +27,8 @@ def make_monitor(tensorrt: TensorRT, progress: Progress, cancelled: threading.Ev
     class Monitor(tensorrt.module.IProgressMonitor):  # type: ignore[name-defined, misc]  # its base comes at run time
         def __init__(self) -> None:
             super().__init__()
-            self._shown: dict[str, Callable[[], None]] = {}
+            # What advances each bar, and how many of its steps are left.
+            self._shown: dict[str, tuple[Callable[[], None], int]] = {}
             self._outer: set[str] = set()
             # TensorRT may call from several threads.
             self._lock = threading.Lock()
@@ -36,19 +37,25 @@ def make_monitor(tensorrt: TensorRT, progress: Progress, cancelled: threading.Ev
             with self._lock:
                 # Deeper parts are many and short.
                 if parent_phase is None or parent_phase in self._outer:
-                    self._shown[phase_name] = progress.step(f"TensorRT: {phase_name}", num_steps)
+                    self._shown[phase_name] = progress.step(f"TensorRT: {phase_name}", num_steps), num_steps
                 if parent_phase is None:
                     self._outer.add(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:  # noqa: ARG002 - TensorRT's signature
             with self._lock:
-                if phase_name in self._shown:
-                    self._shown[phase_name]()
+                advance, left = self._shown.get(phase_name, (None, 0))
+                if advance is not None and left > 0:
+                    self._shown[phase_name] = advance, left - 1
+                    advance()
             return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             with self._lock:
-                self._shown.pop(phase_name, None)
+                advance, left = self._shown.pop(phase_name, (None, 0))
+                if advance is not None and not cancelled.is_set():
+                    # The last step of a part is not always told.
+                    for _ in range(left):
+                        advance()
                 self._outer.discard(phase_name)
 
     return Monitor()
