@@ -40,7 +40,8 @@ class Kept:
     def checkpoint(self, exam: Exam) -> None:
         """Keep the record as it is, so that a crash loses no more than the sweep that runs."""
         if self.exam is not None:
-            self.exam.checkpoint(exam.model_dump_json(indent=1) + "\n")
+            # Not laid out for people: it is written anew after every sweep, with all before, and is half as long so.
+            self.exam.checkpoint(exam.model_dump_json())
 
     def record_frame(self, frame: Frame) -> None:
         """Keep a frame of the video; the first thing that is given up when the disk fills."""

@@ -17,6 +17,7 @@ from edgefetal_runtime.exam.find import find_all
 from edgefetal_runtime.exam.interpretation import interpret
 from edgefetal_runtime.exam.measure import StructureSelector, join_sweeps, without_pixels
 from edgefetal_runtime.exam.overlay import draw_overlay, png
+from edgefetal_runtime.exam.points import Points
 from edgefetal_runtime.exam.record import (
     ALL_SWEEPS,
     SCHEMA_VERSION,
@@ -403,13 +404,17 @@ class RunningSweep:
         intervals = self._manifest.intervals
         results = tuple(s.finish(intervals, only_simulated=s.structure in self._hidden) for s in self._selectors)
         overlays: dict[str, bytes] = {}
-        structures = []
+        structures: list[StructureRecord] = []
+        values: list[MeasurementRecord] = []
         for result in results:
+            # One for all that rests on them, because a long examination keeps those of every sweep.
+            frames = _frame_records(result.frames)
             picture = _overlay(result)
             name = None if picture is None else f"overlay-{self._number:03d}-{result.structure}.png"
             if picture is not None and name is not None:
                 overlays[name] = picture
-            structures.append(_structure_record(result, name))
+            structures.append(_structure_record(result, frames, name))
+            values.extend(_measurement_records(self._name, result, frames))
         measured = next((result for result in results if result.frame is not None), None)
         shown = self._last if measured is None or measured.frame is None else measured.frame
         hand = self._judged(results, interrupted)
@@ -422,9 +427,9 @@ class RunningSweep:
             hand=None if hand is None else _hand_record(hand),
             structures=tuple(structures),
         )
-        values = _measurement_records(self._name, results)
         self._watch.add({"choose": time.perf_counter() - since_s})
-        return SweepResult(record, tuple(without_pixels(result) for result in results), hand, values), overlays
+        kept = tuple(without_pixels(result) for result in results)
+        return SweepResult(record, kept, hand, tuple(values)), overlays
 
     def _judged(self, results: Sequence[StructureResult], interrupted: str | None) -> Hand | None:
         """Judge the hand; a sweep that shows none of the structures is no fault of the hand's, one that doubts is."""
@@ -447,12 +452,11 @@ def _hand_record(hand: Hand) -> HandRecord:
     )
 
 
-def _measurement_records(sweep: str, results: Sequence[StructureResult]) -> tuple[MeasurementRecord, ...]:
-    return tuple(
-        measurement_record(sweep, quantity, value, _frame_records(result.frames))
-        for result in results
-        for quantity, value in result.measured.items()
-    )
+def _measurement_records(
+    sweep: str, result: StructureResult, frames: tuple[FrameRecord, ...]
+) -> Iterator[MeasurementRecord]:
+    for quantity, value in result.measured.items():
+        yield measurement_record(sweep, quantity, value, frames)
 
 
 def _values(
@@ -464,7 +468,8 @@ def _values(
     if not sweeps:
         return []
     joined = [join_sweeps(results, intervals) for results in zip(*(s.structures for s in sweeps), strict=True)]
-    together = _interpreted(ALL_SWEEPS, joined, _measurement_records(ALL_SWEEPS, joined), age)
+    records = (_measurement_records(ALL_SWEEPS, result, _frame_records(result.frames)) for result in joined)
+    together = _interpreted(ALL_SWEEPS, joined, tuple(itertools.chain.from_iterable(records)), age)
     return [together, *((sweep.records, ()) for sweep in sweeps)]
 
 
@@ -504,18 +509,18 @@ def _frame_records(frames: Sequence[Frame]) -> tuple[FrameRecord, ...]:
     return tuple(FrameRecord(index=frame.index, timestamp_s=frame.timestamp_s) for frame in frames)
 
 
-def _structure_record(result: StructureResult, overlay: str | None) -> StructureRecord:
+def _structure_record(result: StructureResult, frames: tuple[FrameRecord, ...], overlay: str | None) -> StructureRecord:
     contour = None
     if result.outline is not None and result.frame is not None:
         points = result.outline.contour_px + result.frame.origin_px
-        contour = tuple((round(float(x), 2), round(float(y), 2)) for x, y in points)
+        contour = Points.of((round(float(x), 2), round(float(y), 2)) for x, y in points)
     choice = result.choice
     return StructureRecord(
         structure=result.structure,
         frames_outlined=choice.seen,
         runs=tuple(RunRecord(first=run.first, last=run.last, best=round(run.best, 3)) for run in choice.runs),
         decided_by="grade" if choice.graded else "size",
-        chosen=_frame_records(result.frames),
+        chosen=frames,
         why=result.why,
         contour_px=contour,
         overlay=overlay,

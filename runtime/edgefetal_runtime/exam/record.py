@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from typing_extensions import Self  # noqa: TC002 - pydantic reads annotations at run time
 
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
+from edgefetal_runtime.exam.points import Points
 
 if TYPE_CHECKING:
     from edgefetal_runtime.biometry.measurement import Quantity
@@ -187,7 +188,7 @@ class StructureRecord(_Part):
     decided_by: str
     chosen: tuple[FrameRecord, ...]
     why: str
-    contour_px: tuple[tuple[float, float], ...] | None
+    contour_px: Points | None
     overlay: str | None
 
 

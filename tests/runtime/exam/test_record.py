@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgefetal_runtime.biometry.measurement import Abstained, Measured, Quantity
+from edgefetal_runtime.exam.points import Points
 from edgefetal_runtime.exam.record import (
     SCHEMA_VERSION,
     BundleRecord,
@@ -98,7 +99,7 @@ EXAM = Exam(
                     decided_by="size",
                     chosen=(FrameRecord(index=4, timestamp_s=0.16), FrameRecord(index=3, timestamp_s=0.12)),
                     why="frames 2 to 7 show the structure",
-                    contour_px=((1.5, 2.25), (3.0, 4.0)),
+                    contour_px=Points.of([(1.5, 2.25), (3.0, 4.0)]),
                     overlay="overlay-001-head.png",
                 ),
                 StructureRecord(
