@@ -314,6 +314,9 @@ def test_sweeps_of_one_subject_are_dated_and_charted_together(bundle: Bundle, an
     assert together["HC"] == _values(result, "a")["HC"], "the middle of two is the lower"
     assert together["AC"] == _values(result, "b")["AC"]
     assert together["FL"] == _values(result, "c")["FL"]
+    frames = {(m.sweep, m.name): m.frames for m in exam.measurements}
+    assert frames[ALL_SWEEPS, "HC"] == frames["a", "HC"] != ()
+    assert frames[ALL_SWEEPS, "FL"] == frames["c", "FL"] != ()
     assert {m.sweep for m in exam.measurements if m.unit in ("weeks", "g")} == {ALL_SWEEPS}
     assert any(m.name == "EFW" and m.value for m in exam.measurements)
     assert {row.sweep for row in exam.growth} == {ALL_SWEEPS}
