@@ -81,6 +81,9 @@ _ERRNO_BY_MESSAGE = {
     "unable to open database file": errno.EIO,
     "database is locked": errno.EBUSY,
 }
+# SQLite would take eight times as much before it wrote over what it holds. The checkpoint of a live examination grows
+# with every sweep and is written anew each time, and with it the cache would grow for an hour.
+_CACHE_KIB = 256
 
 
 def damaged(folder: Path, what: str) -> StoreError:
@@ -117,6 +120,7 @@ def open_database(folder: Path, sync_folder: Callable[[], None]) -> sqlite3.Conn
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
         # A mapped page that cannot be read kills the process; a read that fails is an error.
         connection.execute("PRAGMA mmap_size = 0")
         version = _guarded_version(connection, folder)

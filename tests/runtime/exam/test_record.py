@@ -147,6 +147,14 @@ def test_other_programs_find_plain_json_with_nulls_for_what_is_missing() -> None
     assert "not a medical device" in fields["disclaimer"].lower()
 
 
+def test_an_outline_is_written_byte_by_byte_as_ever() -> None:
+    head = EXAM.sweeps[0].structures[0]
+    assert head.model_dump_json(include={"contour_px", "overlay"}, indent=1) == (
+        '{\n "contour_px": [\n  [\n   1.5,\n   2.25\n  ],\n  [\n   3.0,\n   4.0\n  ]\n ],\n'
+        ' "overlay": "overlay-001-head.png"\n}'
+    )
+
+
 def test_a_record_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         EXAM.measurements[0].value = 180.0  # type: ignore[misc]

@@ -113,6 +113,20 @@ def test_an_exam_left_open_is_found_interrupted_with_its_last_checkpoint(memory_
         assert [p.name for p in (memory_path / "empty").iterdir()] == ["manifest.json"]
 
 
+def test_a_checkpoint_larger_than_the_database_s_cache_comes_back_whole(memory_path: Path) -> None:
+    """The cache is small, so that it does not grow with the checkpoints; what it cannot hold is written early."""
+    texts = [json.dumps({"at": n, "much": str(n) * 700_000}) for n in range(3)]
+    with ExamStore.open(memory_path / "s", POLICY) as store:
+        (cache,) = store._vault.connection.execute("PRAGMA cache_size").fetchone()
+        assert cache == -256
+        exam = store.begin("patient 1", "sweep", BUNDLE)
+        for text in texts:
+            assert exam.checkpoint(text)
+    with ExamStore.open(memory_path / "s", POLICY) as store:
+        assert store.get(exam.exam_id).record == texts[-1]
+        assert store.check().problems == ()
+
+
 def test_a_discarded_exam_leaves_nothing(store: ExamStore, memory_path: Path) -> None:
     exam = store.begin("patient by mistake", "sweep", BUNDLE)
     exam.add_picture(b"\x89PNG by mistake", "sweep 1", 7, 0.5, "plane")
