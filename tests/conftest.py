@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from edgefetal_export.draft import Draft
+    from tests.made_up_board import MadeUpBoard, Maker
 
 ROOT = Path(__file__).parent.parent
+# So that what several folders need can be imported by its name.
+sys.path.insert(0, str(Path(__file__).parent))
 # What commands print is read by tests: one width, no colours and no moving bars, whatever the caller's terminal is.
 os.environ.update({"COLUMNS": "200", "TERM": "dumb"})
 for _wish in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PY_COLORS", "GITHUB_ACTIONS"):
@@ -160,3 +164,40 @@ def simulated_bundle(
     budget = read_budget(lenient_budget)
     recalibrate(simulated_draft, read_hc18(simulated_hc18), out, budget=budget, progress=Recorder())
     return out, steps
+
+
+@pytest.fixture(scope="session")
+def bundle_maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Somebody who signs bundles for a board that is not there."""
+    from made_up_board import new_maker
+
+    return new_maker(tmp_path_factory.mktemp("maker"))
+
+
+@pytest.fixture(scope="session")
+def nano_bundle(bundle_maker: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A signed bundle for that board; not to be altered."""
+    return bundle_maker.make(tmp_path_factory.mktemp("nano") / "bundle")
+
+
+@pytest.fixture
+def nano(monkeypatch: pytest.MonkeyPatch) -> MadeUpBoard:
+    """That board, in place of this machine."""
+    from made_up_board import MadeUpBoard
+
+    board = MadeUpBoard()
+    board.install(monkeypatch)
+    return board
+
+
+@pytest.fixture(scope="session")
+def finished_home(nano_bundle: Path, bundle_maker: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where that bundle was finished on that board; not to be altered."""
+    from made_up_board import MadeUpBoard
+
+    home = tmp_path_factory.mktemp("finished") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        board = MadeUpBoard()
+        board.install(patch)
+        board.finish(nano_bundle, home, bundle_maker.trust)
+    return home

@@ -3,6 +3,7 @@
     /proc/device-tree/compatible          nvidia,p3768-0000+p3767-0005 NUL nvidia,p3767-0005 NUL nvidia,tegra234 NUL
     /proc/device-tree/model               NVIDIA Jetson Orin Nano Developer Kit NUL
     /proc/device-tree/nvidia,dtsfilename  on older kernels, .../tegra210-p3448-0000-p3449-0000-b00.dts
+    /proc/device-tree/serial-number       1421022099999 NUL
     /etc/nv_tegra_release                 # R36 (release), REVISION: 4.3, GCID: ...
     /proc/sys/kernel/osrelease            5.15.148-tegra
     /proc/driver/nvidia/version           NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86 ...
@@ -108,6 +109,15 @@ def detect(root: Path = Path("/")) -> Board:
         power_modes=modes,
         memory_bytes=memory_bytes,
     )
+
+
+def read_serial(root: Path = Path("/")) -> str | None:
+    """Read the board's own number, which no other board has; None where its device tree does not say one.
+
+    Args:
+        root: the folder that holds `proc`.
+    """
+    return read_text(root / _TREE / "serial-number") or None
 
 
 def parse_l4t(text: str) -> tuple[int, ...] | None:

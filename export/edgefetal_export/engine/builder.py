@@ -158,8 +158,8 @@ def _use_timing_cache(tensorrt: TensorRT, config: Any, content: bytes) -> Any:  
     if tensorrt.is_rtx:
         return None
     cache = config.create_timing_cache(content)
-    # Never across devices or versions: what it holds would be another GPU's times.
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
+    # Never across devices or versions: what it holds would be another GPU's times. None is made of what is damaged.
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
     return cache

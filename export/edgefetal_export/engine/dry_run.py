@@ -84,7 +84,7 @@ def dry_run(graph: bytes, groups: Sequence[LayerGroup], capabilities: tuple[str,
     built = build_engine(graph, tensorrt, EngineWish(capabilities=capabilities), progress)
     require_promised(built.layers, groups)
     return DryRun(
-        tensorrt=f"{tensorrt.title}",
+        tensorrt=tensorrt.title,
         capabilities=capabilities,
         layers=dict(sorted(Counter(layer.precision for layer in built.layers).items())),
         plan_bytes=len(built.plan),

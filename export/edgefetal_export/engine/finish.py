@@ -6,10 +6,9 @@ Nothing is activated before all of it went well, and whatever fails leaves what 
 from __future__ import annotations
 
 import datetime as dt
-import re
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
@@ -18,12 +17,19 @@ from edgefetal_devices.jetpack import read_jetpack
 from edgefetal_devices.possible import require_possible
 from edgefetal_devices.profile import read_profile
 from edgefetal_export.engine.builder import EngineWish, build_engine
-from edgefetal_export.engine.install import Proven, install, read_timing_cache, sha256_of, write_timing_cache
-from edgefetal_export.engine.prove import Candidate, drawn_exams, fastest, prove
+from edgefetal_export.engine.install import (
+    Proven,
+    forget_unused,
+    install,
+    owned,
+    read_timing_cache,
+)
+from edgefetal_export.engine.prove import Candidate, budget_of, drawn_exams, fastest, prove
 from edgefetal_export.engine.report import counted, layer_precisions, require_int8, require_promised
+from edgefetal_runtime.atomic import as_output_error
 from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.bundle import HALF, MODEL, REFERENCE, load_bundle, require_fit_for_clinic
-from edgefetal_runtime.infer.finished import Attestation, Board, Check, gpu_of
+from edgefetal_runtime.infer.finished import Attestation, Board, Check, gpu_of, sha256_of
 from edgefetal_runtime.infer.golden import check_preprocessing, golden_pixels, make_golden
 from edgefetal_runtime.infer.tensorrt.engine import open_plan, read_facts
 from edgefetal_runtime.infer.trust import Demand
@@ -32,9 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from edgefetal_calibration.datasets.drawn import DrawnExam
+    from edgefetal_calibration.datasets.labelled import LabelledExam
     from edgefetal_devices import detect
     from edgefetal_devices.profile import Profile
+    from edgefetal_export.engine.install import TimingCache
     from edgefetal_export.progress import Progress
     from edgefetal_runtime.infer.bundle import Bundle
     from edgefetal_runtime.infer.finished import Finished, Gpu, Timing
@@ -42,8 +49,10 @@ if TYPE_CHECKING:
     from edgefetal_runtime.infer.tensorrt.cuda import Cuda, DeviceFacts
     from edgefetal_runtime.infer.trust import Trust
 
-# What a build takes beside its workspace, and what two engines of our networks and their bundle take on a disk.
-_LEAST_MEMORY_BYTES: Final = 1 << 30
+# What a build takes beside its workspace; what proving takes (356 MB were seen); and room for two engines, the bundle
+# and what is kept of the one before.
+_LEAST_TO_BUILD_BYTES: Final = 1 << 30
+_LEAST_TO_PROVE_BYTES: Final = 512 << 20
 _LEAST_DISK_BYTES: Final = 256 << 20
 _FLOAT_BACK_END: Final = "onnxruntime"
 
@@ -54,6 +63,7 @@ class Here:
 
     Args:
         board: what it is.
+        serial: its own number, or None where it does not say one.
         machine: what `platform.machine()` calls its processor.
         available_bytes: memory that programs can still have, or None where nobody knows.
         cautions: what is not as it should be, such as clocks that change or a low power mode.
@@ -62,6 +72,7 @@ class Here:
     """
 
     board: detect.Board
+    serial: str | None
     machine: str
     available_bytes: int | None
     cautions: tuple[str, ...]
@@ -104,6 +115,7 @@ class _Built:
         layers: how many layers it computes in what.
         tensorrt: what built it, or None.
         gpu: that it runs on, or None.
+        timing: what was measured in this build and those before, or None.
     """
 
     candidate: Candidate
@@ -111,6 +123,7 @@ class _Built:
     layers: tuple[tuple[str, int], ...] = ()
     tensorrt: str | None = None
     gpu: Gpu | None = None
+    timing: TimingCache | None = None
 
 
 def finish(
@@ -121,7 +134,7 @@ def finish(
     *,
     progress: Progress,
     trust: Trust | None = None,
-    exams: Sequence[DrawnExam] | None = None,
+    exams: Sequence[LabelledExam] | None = None,
 ) -> Finished:
     """Finish a bundle on this machine.
 
@@ -138,7 +151,7 @@ def finish(
         What is active now.
 
     Raises:
-        BundleError: it is no bundle, altered, of unknown origin, or not fit for the clinic.
+        BundleError: it is no bundle, altered, of unknown origin, not fit for the clinic, or does not say its budget.
         InputError: it is for another board, or the board cannot do what is asked for.
         EnvironmentLacksError: TensorRT or the GPU cannot be used, or memory is short.
         CheckFailedError: it does not build, does not answer as it should, or breaks its budget here.
@@ -146,20 +159,36 @@ def finish(
     """
     bundle = load_bundle(folder, trust, demand=Demand.TRUSTED)
     require_fit_for_clinic(bundle)
+    # Asked here too, before the minutes that a build takes.
+    budget_of(bundle)
     work = _Work(bundle, read_profile(bundle.manifest.device), home, here, wish, progress)
     _require_board(work)
-    _require_disk(home)
+    with owned(home):
+        # What a power cut left behind may be what fills the disk.
+        forget_unused(home)
+        _require_disk(home)
+        proven = _proven(work, exams)
+        # The engines were closed: what runs from now on is what is read from the disk.
+        return install(home, bundle, proven, trust)
+
+
+def _proven(work: _Work, exams: Sequence[LabelledExam] | None) -> Proven:
+    """Build every candidate, prove them all, and take the fastest.
+
+    Raises:
+        InputError, EnvironmentLacksError, CheckFailedError, BundleError: as `finish`.
+    """
+    bundle, progress = work.bundle, work.progress
     frames = check_preprocessing(bundle)
     chosen = exams if exams is not None else drawn_exams(bundle.manifest.heads.mask)
     with ExitStack() as opened:
         built = _candidates(work, opened)
-        checks = [prove(bundle, b.candidate, chosen, progress) for b in built]
-        best, timings = fastest(bundle, [b.candidate for b in built], progress)
+        candidates = [each.candidate for each in built]
+        checks = prove(bundle, candidates, chosen, progress)
+        best, timings = fastest(bundle, candidates, progress)
         answers = make_golden(golden_pixels(bundle), bundle.manifest.preprocess, built[best].candidate.backend)
     attestation = _attest(work, built[best], (_prepared(frames), *checks[best]), timings, answers)
-    # The engines were closed: what runs from now on is what is read from the disk.
-    name = f"{bundle.sha256[:12]}-{re.sub('[^0-9T]', '', attestation.created_utc)[:15]}"
-    return install(home, name, bundle, Proven(attestation, built[best].plan, answers))
+    return Proven(attestation, built[best].plan, answers, built[-1].timing)
 
 
 def _require_board(work: _Work) -> None:
@@ -180,8 +209,8 @@ def _require_board(work: _Work) -> None:
         model = here.board.model or ", ".join(here.board.gpus) or here.machine
         known = f"{model}, {here.board.profile}" if here.board.profile else f"{model}, which is no board of ours"
         message = (
-            f"{path} is for {profile.name}, and this is {known}; build it for this board: edgefetal build "
-            f"{path} --device {here.board.profile or 'NAME'}."
+            f"{path} is for {profile.name}, and this is {known}; build it for this machine: edgefetal build "
+            f"{path} --device {here.board.profile or 'cpu'}."
         )
         raise InputError(message)
     _require_possible(work, None)
@@ -204,13 +233,29 @@ def _require_disk(home: Path) -> None:
 
     Raises:
         EnvironmentLacksError: it has none.
+        OutputError: it cannot be asked.
     """
-    nearest = next(parent for parent in (home, *home.absolute().parents) if parent.exists())
-    free_bytes = shutil.disk_usage(nearest).free
+    with as_output_error(home):
+        free_bytes = shutil.disk_usage(home).free
     if free_bytes < _LEAST_DISK_BYTES:
         message = (
-            f"{nearest} has {free_bytes / 1e6:.0f} MB free, and finishing wants {_LEAST_DISK_BYTES / 1e6:.0f}; free "
-            "some, or set EDGEFETAL_HOME to another disk."
+            f"The disk of {home} has {free_bytes / 1e6:.0f} MB free, and finishing wants "
+            f"{_LEAST_DISK_BYTES / 1e6:.0f}; free some, or set EDGEFETAL_HOME to another disk."
+        )
+        raise EnvironmentLacksError(message)
+
+
+def _require_memory(work: _Work, least_bytes: int) -> None:
+    """Refuse to begin what would end for want of memory.
+
+    Raises:
+        EnvironmentLacksError: there is too little.
+    """
+    free_bytes = work.here.available_bytes
+    if free_bytes is not None and free_bytes < least_bytes:
+        message = (
+            f"{free_bytes / 1e6:.0f} MB of memory are free, and finishing wants {least_bytes / 1e6:.0f}; close other "
+            "programs, the desktop first, and finish again."
         )
         raise EnvironmentLacksError(message)
 
@@ -223,30 +268,47 @@ def _candidates(work: _Work, opened: ExitStack) -> list[_Built]:
         InputError: the GPU or its TensorRT is not the board's.
         CheckFailedError: an engine does not build, or does not compute as the manifest says.
     """
-    bundle = work.bundle
+    bundle, wish = work.bundle, work.wish
     if work.profile.gpu is None:
-        return [_Built(Candidate(MODEL, open_backend(work.profile.back_end, bundle.read(MODEL))))]
+        return _on_processor(work, MODEL, work.profile.back_end)
     try:
         tensorrt, cuda = work.here.load_tensorrt(), work.here.load_cuda()
         facts = read_facts(cuda)
     except DeviceLostError:
         raise
     except EnvironmentLacksError as error:
-        if not work.wish.allow_onnxruntime:
+        # Who asks for the DLA does not mean the processor.
+        if wish.dla_core is not None:
+            raise
+        if not wish.allow_onnxruntime:
             message = f"{error} Or run the float graph on the processor, slower, with --allow-onnxruntime."
             raise EnvironmentLacksError(message) from error
-        return [_Built(Candidate(REFERENCE, open_backend(_FLOAT_BACK_END, bundle.read(REFERENCE))))]
+        return _on_processor(work, REFERENCE, _FLOAT_BACK_END)
     _require_gpu(work, tensorrt, facts)
-    graphs = [MODEL, *([HALF] if HALF in bundle.manifest.files else [])]
-    return [_built(work, graph, tensorrt, cuda, facts, opened) for graph in graphs]
+    _require_memory(work, _LEAST_TO_BUILD_BYTES)
+    built: list[_Built] = []
+    timing = read_timing_cache(work.home, _timing_key(tensorrt, facts))
+    for graph in (MODEL, HALF) if HALF in bundle.manifest.files else (MODEL,):
+        built.append(_built(work, graph, tensorrt, cuda, timing, opened))
+        timing = built[-1].timing or timing
+    return built
+
+
+def _on_processor(work: _Work, graph: str, back_end: str) -> list[_Built]:
+    """Load the one graph that the processor runs.
+
+    Raises:
+        EnvironmentLacksError: the back end is not there, or memory is short.
+    """
+    _require_memory(work, _LEAST_TO_PROVE_BYTES)
+    return [_Built(Candidate(graph, open_backend(back_end, work.bundle.read(graph))))]
 
 
 def _require_gpu(work: _Work, tensorrt: TensorRT, facts: DeviceFacts) -> None:
-    """Refuse a GPU, a TensorRT or too little memory.
+    """Refuse a GPU or a TensorRT that is not the board's.
 
     Raises:
-        InputError: the GPU or TensorRT is not the board's, or the board has no DLA that could be used.
-        EnvironmentLacksError: memory is short.
+        InputError: it is not, or the board has no DLA that could be used.
     """
     gpu = gpu_of(facts)
     known = () if work.profile.gpu is None else work.profile.gpu.compute_capabilities
@@ -257,30 +319,16 @@ def _require_gpu(work: _Work, tensorrt: TensorRT, facts: DeviceFacts) -> None:
         )
         raise InputError(message)
     _require_possible(work, tensorrt)
-    free_bytes = work.here.available_bytes
-    if free_bytes is not None and free_bytes < _LEAST_MEMORY_BYTES:
-        message = (
-            f"{free_bytes / 1e6:.0f} MB of memory are free, and building an engine wants "
-            f"{_LEAST_MEMORY_BYTES / 1e6:.0f}; close other programs, the desktop first, and finish again."
-        )
-        raise EnvironmentLacksError(message)
 
 
-def _built(work: _Work, graph: str, tensorrt: TensorRT, cuda: Cuda, facts: DeviceFacts, opened: ExitStack) -> _Built:
+def _built(work: _Work, graph: str, tensorrt: TensorRT, cuda: Cuda, timing: TimingCache, opened: ExitStack) -> _Built:
     """Build an engine, open it, and check what its layers compute in.
 
     Raises:
         CheckFailedError: it does not build, or does not compute as the manifest says.
     """
-    key = _timing_key(tensorrt, facts)
-    wish = EngineWish(
-        workspace_bytes=_workspace_bytes(work),
-        dla_core=work.wish.dla_core,
-        timing_cache=read_timing_cache(work.home, key),
-    )
+    wish = EngineWish(workspace_bytes=_workspace_bytes(work), dla_core=work.wish.dla_core, timing_cache=timing.content)
     built = build_engine(work.bundle.read(graph), tensorrt, wish, work.progress)
-    if built.timing_cache:
-        write_timing_cache(work.home, key, built.timing_cache)
     if graph == MODEL:
         require_promised(built.layers, work.bundle.manifest.layers)
     engine = opened.enter_context(open_plan(built.plan, tensorrt, cuda, use_graph=True))
@@ -292,6 +340,7 @@ def _built(work: _Work, graph: str, tensorrt: TensorRT, cuda: Cuda, facts: Devic
         layers=tuple(counted(layers).items()),
         tensorrt=tensorrt.title,
         gpu=gpu_of(engine.facts),
+        timing=replace(timing, content=built.timing_cache or timing.content),
     )
 
 
@@ -315,12 +364,17 @@ def _attest(
     work: _Work, taken: _Built, checks: tuple[Check, ...], timings: tuple[Timing, ...], answers: bytes
 ) -> Attestation:
     bundle, board = work.bundle, work.here.board
+    cautions = list(work.here.cautions)
+    if taken.gpu is not None and taken.gpu.uuid is None and work.here.serial is None:
+        cautions.append(
+            "Nothing tells this board and its GPU from others of their kind, so the engine would run there."
+        )
     return Attestation(
         created_utc=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         edgefetal=metadata.version("edgefetal"),
         bundle=bundle.manifest.name,
         bundle_sha256=bundle.sha256,
-        signer=None if bundle.signed_by is None else bundle.signed_by.key_id,
+        signer=bundle.signer,
         device=bundle.manifest.device,
         graph=taken.candidate.graph,
         back_end=taken.candidate.backend.name,
@@ -330,6 +384,7 @@ def _attest(
         gpu=taken.gpu,
         board=Board(
             model=board.model,
+            serial=work.here.serial,
             profile=board.profile,
             jetpack=board.jetpack,
             power_mode=None if board.power_mode is None else board.power_mode.name,
@@ -338,7 +393,7 @@ def _attest(
         layers=dict(taken.layers),
         timings=timings,
         checks=checks,
-        cautions=work.here.cautions,
+        cautions=tuple(cautions),
     )
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from pydantic import ValidationError
 
-from edgefetal_calibration.budget import BROKEN, AccuracyBudget, judge_frames
+from edgefetal_calibration.budget import BROKEN, NOT_JUDGED, AccuracyBudget, judge_frames
 from edgefetal_calibration.datasets.drawn import DrawnExam
 from edgefetal_calibration.frames import evaluate_frames
 from edgefetal_calibration.phantom.exam import ExamPlan
 from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_devices.errors import BundleError, CheckFailedError
+from edgefetal_runtime.biometry.principal import PRINCIPAL
 from edgefetal_runtime.infer.backends import AS_WRITTEN, open_backend
 from edgefetal_runtime.infer.bundle import ABDOMEN, EVIDENCE, FEMUR, HEAD, REFERENCE
 from edgefetal_runtime.infer.finished import Check, Timing
@@ -23,23 +24,26 @@ from edgefetal_runtime.infer.latency import speed_ratio, time_networks
 from edgefetal_runtime.infer.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
+    from edgefetal_calibration.datasets.labelled import LabelledExam
+    from edgefetal_calibration.frames import FrameResult
     from edgefetal_export.progress import Progress
     from edgefetal_runtime.infer.backends import Backend
     from edgefetal_runtime.infer.bundle import Bundle
 
-# One plane in each; as many as the budget's lines want subjects and cases.
-EXAMS: Final = 12
+# One plane in each. The budget's lines want 10 cases, and of a few exams neither graph measures the plane.
+EXAMS: Final = 16
 _FRAMES: Final = 3
 _SEED: Final = 4711
 _WEEKS: Final = (16.0, 38.0)
 _PROTOCOLS: Final = {HEAD: Protocol.HEAD, ABDOMEN: Protocol.ABDOMEN, FEMUR: Protocol.FEMUR}
 _ROUNDS: Final = 200
 _WARM_UP: Final = 20
-_ENGINE, _FLOAT = "engine", "float"
+# Beside the names of graphs, which are files.
+_FLOAT: Final = "float"
 _ELSE: Final = "build the bundle for this device again, with --precision fp16 if it was int8"
 
 
@@ -68,61 +72,83 @@ def drawn_exams(structures: Sequence[str], count: int = EXAMS) -> list[DrawnExam
     ]
 
 
-def prove(bundle: Bundle, candidate: Candidate, exams: Sequence[DrawnExam], progress: Progress) -> tuple[Check, ...]:
-    """Compare a candidate with the processor's answers, on golden frames and on simulated exams.
+def prove(
+    bundle: Bundle, candidates: Sequence[Candidate], exams: Sequence[LabelledExam], progress: Progress
+) -> list[tuple[Check, ...]]:
+    """Compare candidates with the processor's answers, on golden frames and on simulated exams.
 
     The processor computes the very graph as it is written for the golden frames, and the float graph for the budget,
     whose lines about the float graph itself were judged where the bundle was built.
 
     Args:
         bundle: verified.
-        candidate: of it.
+        candidates: of it.
         exams: simulated, of the structures that it outlines.
         progress: who wants to know how far it is.
 
     Returns:
-        What was found.
+        What was found of each.
 
     Raises:
-        CheckFailedError: it answers otherwise, or breaks the budget.
+        CheckFailedError: one answers otherwise, or breaks the budget; or too little can be measured to tell.
         BundleError: the bundle does not say what its budget is.
     """
-    network = Network(bundle.manifest, candidate.backend)
-    advance = progress.step(f"compare {candidate.graph} with the processor", 1)
+    advance = progress.step("compare with the processor", len(candidates))
+    agreements = [_agreement(bundle, candidate, advance) for candidate in candidates]
+    # All on the same frames, because drawing these takes longer than running them.
+    networks = {candidate.graph: Network(bundle.manifest, candidate.backend) for candidate in candidates}
+    networks[_FLOAT] = Network(bundle.manifest, open_backend(AS_WRITTEN, bundle.read(REFERENCE)))
+    advance = progress.step("judge on simulated exams", len(exams))
+    results = evaluate_frames(networks, exams, _FRAMES, on_exam=advance)
+    return [
+        (agreement, *_judged(bundle, candidate.graph, results[candidate.graph], results[_FLOAT]))
+        for candidate, agreement in zip(candidates, agreements, strict=True)
+    ]
+
+
+def _agreement(bundle: Bundle, candidate: Candidate, advance: Callable[[], None]) -> Check:
+    """Run the golden frames beside the processor.
+
+    Raises:
+        CheckFailedError: the answers differ.
+    """
     written = open_backend(AS_WRITTEN, bundle.read(candidate.graph))
     golden = make_golden(golden_pixels(bundle), bundle.manifest.preprocess, written)
-    report = check_answers(golden, bundle.manifest, network, _ELSE)
+    report = check_answers(golden, bundle.manifest, Network(bundle.manifest, candidate.backend), _ELSE)
     advance()
-    agreement = Check(
+    return Check(
         what=f"{report.frames} golden frames beside the processor",
         outcome=f"{report.mask_disagreement:.4%} of the mask differs, a plane logit by {report.plane_difference:.3f}",
     )
-    return agreement, *_judged(bundle, network, exams, progress)
 
 
-def _judged(bundle: Bundle, network: Network, exams: Sequence[DrawnExam], progress: Progress) -> tuple[Check, ...]:
+def _judged(
+    bundle: Bundle, graph: str, shipped: Sequence[FrameResult], reference: Sequence[FrameResult]
+) -> tuple[Check, ...]:
     """Judge the budget's paired lines on simulated exams.
 
     Raises:
-        CheckFailedError: one is broken, or nothing could be judged.
+        CheckFailedError: one is broken, or the length of a structure could not be judged.
     """
-    reference = Network(bundle.manifest, open_backend(AS_WRITTEN, bundle.read(REFERENCE)))
-    advance = progress.step("judge on simulated exams", len(exams))
-    results = evaluate_frames({_ENGINE: network, _FLOAT: reference}, exams, _FRAMES, on_exam=advance)
-    judgement = judge_frames(results[_ENGINE], results[_FLOAT], budget_of(bundle), bundle.manifest.heads.mask)
+    judgement = judge_frames(shipped, reference, budget_of(bundle), bundle.manifest.heads.mask)
     lines = [line for line in judgement.lines if not line.of_float]
     broken = [line.reason for line in lines if line.verdict == BROKEN]
     if broken:
         message = (
-            f"On this device the bundle breaks its accuracy budget on simulated exams: {' '.join(broken)} "
-            f"Nothing was activated; {_ELSE}."
+            f"On this device {graph} breaks the accuracy budget on simulated exams: {' '.join(broken)} Nothing was "
+            f"activated; {_ELSE}."
         )
         raise CheckFailedError(message)
-    judged = [line for line in lines if line.estimate is not None]
-    if not any(line.unit == "mm" for line in judged):
+    if judgement.lacking:
+        lengths = {PRINCIPAL[structure].name for structure in bundle.manifest.heads.mask}
+        few = ", ".join(
+            f"{line.key.upper()} in {line.n} frames"
+            for line in lines
+            if line.key.upper() in lengths and line.group == "all" and line.verdict == NOT_JUDGED
+        )
         message = (
-            f"The network measured too few simulated exams to be judged here ({' '.join(judgement.lacking)}); nothing "
-            "was activated. Look at its evidence, and build a better one."
+            f"Too few simulated exams are measured by {graph} on this device and by the float graph to be compared "
+            f"({few}); nothing was activated. Look at the bundle's evidence, and build a better one."
         )
         raise CheckFailedError(message)
     return tuple(
@@ -130,7 +156,8 @@ def _judged(bundle: Bundle, network: Network, exams: Sequence[DrawnExam], progre
             what=f"simulated: {line.name}, {line.group}",
             outcome=f"{line.estimate:.4g} {line.unit}, bound {line.upper:.4g} of {line.limit:.4g}, {line.n} frames",
         )
-        for line in judged
+        for line in lines
+        if line.estimate is not None
     )
 
 

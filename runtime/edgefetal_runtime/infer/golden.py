@@ -137,17 +137,19 @@ def check_answers(content: bytes, manifest: Manifest, network: Network, advice: 
         advice: what to do where they differ, as the end of a sentence.
 
     Raises:
-        CheckFailedError: a tensor differs, or an answer differs by more than rounding.
+        CheckFailedError: a tensor differs, or an answer is of another shape, is no number, or differs by more than
+            rounding.
     """
     frames = 0
     found: dict[str, list[float]] = {"mask": [0.0], "plane": [0.0], "quality": [0.0], "skill": [0.0]}
     for tensor, expected in _prepared(content, manifest, advice):
         outputs = network.backend.run(tensor)
         for name, answer in expected.items():
+            output = _numbers(name, outputs, answer.shape, advice)
             if name == "mask":
-                found[name].append(float(((outputs[name] > 0) != (answer > 0)).mean()))
+                found[name].append(float(((output > 0) != (answer > 0)).mean()))
             else:
-                found[name].append(float(np.abs(outputs[name] - answer).max()))
+                found[name].append(float(np.abs(output - answer).max()))
         frames += 1
     # NumPy's maximum keeps a NaN, which `max` may drop.
     report = GoldenReport(
@@ -162,12 +164,33 @@ def check_answers(content: bytes, manifest: Manifest, network: Network, advice: 
         and report.score_difference <= MAX_SCORE_DIFFERENCE
     ):
         message = (
-            f"The network answers otherwise here than where the bundle was built ({report.mask_disagreement:.2%} of "
-            f"the mask, {report.plane_difference:.2f} of a plane logit, {report.score_difference:.2f} of a quality or "
-            f"skill logit); {advice}."
+            f"The network answers otherwise here than it should ({report.mask_disagreement:.2%} of the mask, "
+            f"{report.plane_difference:.2f} of a plane logit, {report.score_difference:.2f} of a quality or skill "
+            f"logit); {advice}."
         )
         raise CheckFailedError(message)
     return report
+
+
+def _numbers(
+    name: str, outputs: dict[str, npt.NDArray[np.float32]], shape: tuple[int, ...], advice: str
+) -> npt.NDArray[np.float32]:
+    """Return an answer that has its shape and holds numbers alone.
+
+    A mask that is no number is above zero nowhere, and would agree with a frame that shows nothing.
+
+    Raises:
+        CheckFailedError: it does not.
+    """
+    output = outputs.get(name)
+    if output is None or output.shape != shape or not np.isfinite(output).all():
+        what = "no answer" if output is None else f"an answer of shape {output.shape}"
+        message = (
+            f"The network answers otherwise here than it should ({what} called {name}, where numbers of shape {shape} "
+            f"are due); {advice}."
+        )
+        raise CheckFailedError(message)
+    return output
 
 
 def open_for_clinic(
