@@ -12,7 +12,6 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from edgefetal.starter import bundle_folder
@@ -347,9 +346,7 @@ class MadeUpBoard:
         self, bundle: Path, home: Path, trust: Trust | None, wish: FinishWish | None = None, **here: Any
     ) -> Finished:
         """Finish a bundle on it."""
-        return finish(
-            bundle, home, self.here(**here), wish or FinishWish(), progress=Bars(), trust=trust, exams=HEADS
-        )
+        return finish(bundle, home, self.here(**here), wish or FinishWish(), progress=Bars(), trust=trust, exams=HEADS)
 
 
 _builds = itertools.count()

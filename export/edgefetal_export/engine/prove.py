@@ -17,7 +17,7 @@ from edgefetal_calibration.phantom.protocol import Protocol
 from edgefetal_devices.errors import BundleError, CheckFailedError
 from edgefetal_runtime.biometry.principal import PRINCIPAL
 from edgefetal_runtime.infer.backends import AS_WRITTEN, open_backend
-from edgefetal_runtime.infer.bundle import ABDOMEN, EVIDENCE, FEMUR, HEAD, REFERENCE
+from edgefetal_runtime.infer.bundle import ABDOMEN, EVIDENCE, FEMUR, HEAD
 from edgefetal_runtime.infer.finished import Check, Timing
 from edgefetal_runtime.infer.golden import check_answers, golden_pixels, make_golden
 from edgefetal_runtime.infer.latency import speed_ratio, time_networks
@@ -42,8 +42,7 @@ _WEEKS: Final = (16.0, 38.0)
 _PROTOCOLS: Final = {HEAD: Protocol.HEAD, ABDOMEN: Protocol.ABDOMEN, FEMUR: Protocol.FEMUR}
 _ROUNDS: Final = 200
 _WARM_UP: Final = 20
-# Beside the names of graphs, which are files.
-_FLOAT: Final = "float"
+_WRITTEN: Final = ", as written"
 _ELSE: Final = "build the bundle for this device again, with --precision fp16 if it was int8"
 
 
@@ -77,8 +76,9 @@ def prove(
 ) -> list[tuple[Check, ...]]:
     """Compare candidates with the processor's answers, on golden frames and on simulated exams.
 
-    The processor computes the very graph as it is written for the golden frames, and the float graph for the budget,
-    whose lines about the float graph itself were judged where the bundle was built.
+    The processor computes the very same graph as it is written, so that what is judged is what this device makes of it.
+    How far the graph itself strays from the float one was judged on patients' pictures where the bundle was built;
+    simulated frames beside a plane, which are neither one nor the other, would say little of that.
 
     Args:
         bundle: verified.
@@ -96,12 +96,18 @@ def prove(
     advance = progress.step("compare with the processor", len(candidates))
     agreements = [_agreement(bundle, candidate, advance) for candidate in candidates]
     # All on the same frames, because drawing these takes longer than running them.
-    networks = {candidate.graph: Network(bundle.manifest, candidate.backend) for candidate in candidates}
-    networks[_FLOAT] = Network(bundle.manifest, open_backend(AS_WRITTEN, bundle.read(REFERENCE)))
+    networks = {
+        name: Network(bundle.manifest, backend)
+        for candidate in candidates
+        for name, backend in (
+            (candidate.graph, candidate.backend),
+            (candidate.graph + _WRITTEN, open_backend(AS_WRITTEN, bundle.read(candidate.graph))),
+        )
+    }
     advance = progress.step("judge on simulated exams", len(exams))
     results = evaluate_frames(networks, exams, _FRAMES, on_exam=advance)
     return [
-        (agreement, *_judged(bundle, candidate.graph, results[candidate.graph], results[_FLOAT]))
+        (agreement, *_judged(bundle, candidate.graph, results[candidate.graph], results[candidate.graph + _WRITTEN]))
         for candidate, agreement in zip(candidates, agreements, strict=True)
     ]
 
@@ -147,7 +153,7 @@ def _judged(
             if line.key.upper() in lengths and line.group == "all" and line.verdict == NOT_JUDGED
         )
         message = (
-            f"Too few simulated exams are measured by {graph} on this device and by the float graph to be compared "
+            f"Too few simulated exams are measured by {graph} on this device and on its processor to be compared "
             f"({few}); nothing was activated. Look at the bundle's evidence, and build a better one."
         )
         raise CheckFailedError(message)

@@ -413,9 +413,7 @@ def test_a_power_cut_on_the_way_back_leaves_one_of_the_two_active(
         fresh()
         with Disk(step).watched() as disk:
             roll_back(home, bundle_maker.trust)
-        active, previous = (
-            read_finished(home, name, bundle_maker.trust).read_engine() for name in (ACTIVE, PREVIOUS)
-        )
+        active, previous = (read_finished(home, name, bundle_maker.trust).read_engine() for name in (ACTIVE, PREVIOUS))
         assert (active, previous) in {
             (b"engine 2", b"engine 1"), (b"engine 1", b"engine 1"), (b"engine 1", b"engine 2"),
         }  # fmt: skip
