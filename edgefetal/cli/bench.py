@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _FLOAT, _NOTHING = "float", "none"
 _WEEKS, _SEED, _FRAMES = 28.0, 1, 40
+# Two windows of frames: with fewer it cannot end by its rule.
+_LEAST_WARM_UP = 20
 
 
 class Precision(str, enum.Enum):
@@ -104,7 +106,15 @@ def bench(
         terminal.check_json_target(target, bundle_folder(bundle), source)
     side = _side(bundle, backend, precision, threads)
     other = _other(bundle, side, against, against_backend or backend, threads)
-    plan = Plan(frames=frames, pairs=pairs, blocks=blocks, rounds=rounds, stream_s=seconds, cold_starts=cold_starts)
+    plan = Plan(
+        frames=frames,
+        warm_up_cap=max(_LEAST_WARM_UP, frames),
+        pairs=pairs,
+        blocks=blocks,
+        rounds=rounds,
+        stream_s=seconds,
+        cold_starts=cold_starts,
+    )
     with _input(source, fps, simulated=simulated, live=seconds > 0) as (path, given):
         from edgefetal_runtime.bench.bench import Commands
 

@@ -21,6 +21,7 @@ with a ratio; that of a block is the mean of the medians over its pairs AB and o
 block depend on one another: only blocks have to be independent. A bootstrap over rounds would have to guess how far
 that dependence reaches.
 
-A busy machine stretches the wall clock and hardly the processor's own. Where a graph runs in the thread that asks for it
-the verdict is read from the processor's clock of that thread, and the wall clock's stands beside it (`versus.clock_of`).
+A busy machine stretches the wall clock and hardly the processor's own. Where a graph runs in the thread that asks for
+it, the verdict is read from the processor's clock of that thread, and the wall clock's stands beside it
+(`versus.clock_of`).
 """
