@@ -86,6 +86,7 @@ def test_a_disturbed_run_says_so_first(make_record: Make) -> None:
     assert "This run was disturbed" in page
     assert page.index("This run was disturbed") < page.index("frames a second")
     assert "others &lt;worked&gt;" in page
+    assert "<worked>" not in page
     assert "(disturbed)" in performance_page({"a.json": make_record(conditions=DISTURBED)})
 
 
