@@ -27,8 +27,10 @@ lint: $(VENV)/.workstation  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.clinic  ## latency of the starter bundle here
-	$(BIN)/edgefetal bench starter --json bench.json
+bench: $(VENV)/.clinic  ## where the starter's time goes here, and docs/performance.md from it (a few minutes)
+	mkdir -p docs/performance
+	$(BIN)/edgefetal bench starter --threads 1 --json docs/performance/starter.json --html bench.html
+	$(BIN)/python -m edgefetal_runtime.bench.document docs/performance.md docs/performance/starter.json
 
 starter: $(VENV)/.workstation  ## simulate, train the teacher and the student, build the starter again (about 2.5 hours on two cores)
 	$(BIN)/edgefetal phantom --protocol abdomen --ga 16w0d..38w0d --exams 120 --frames 12 --seed 21 --out runs/planes/abdomen --resume
@@ -45,7 +47,7 @@ starter: $(VENV)/.workstation  ## simulate, train the teacher and the student, b
 	mv runs/starter-bundle edgefetal/starter/bundle
 
 clean:
-	rm -rf $(VENV) $(CLINIC) demo-exam bench.json dist
+	rm -rf $(VENV) $(CLINIC) demo-exam bench.html dist
 
 $(VENV)/bin/python $(CLINIC)/bin/python:
 	$(PYTHON) -m venv $(@D)/.. || { rm -rf $(@D)/..; echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 3; }

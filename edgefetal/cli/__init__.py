@@ -115,7 +115,7 @@ app.command("evaluate", epilog="Example: edgefetal evaluate starter --dataset hc
 )
 app.add_typer(exams.app, name="exams")
 app.command("growth", epilog="Example: edgefetal growth --ga 28w3d --hc 265 --ac 240 --fl 53")(growth.growth)
-app.command("bench", epilog="Example: edgefetal bench starter")(bench.bench)
+app.command("bench", epilog="Example: edgefetal bench starter --threads 1 --html bench.html")(bench.bench)
 app.command(
     "phantom", epilog="Example: edgefetal phantom --protocol acouslic --ga 28w0d --exams 10 --seed 1 --out DIR"
 )(phantom.phantom)

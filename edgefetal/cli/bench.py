@@ -1,83 +1,285 @@
-"""`edgefetal bench`: how fast the shipped graph is here, beside the float one."""
+"""`edgefetal bench`: where a frame's time goes, how fast an examination is here, and whether a change is real."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import enum
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from edgefetal.cli.options import BackendOption, BundleArgument, JsonOption, ThreadsOption
+from edgefetal.cli.options import BackendOption, JsonOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgefetal_runtime.bench.bench import Input, Side
+    from edgefetal_runtime.bench.compare import Comparison
+    from edgefetal_runtime.bench.record import BenchRecord
+    from edgefetal_runtime.bench.tables import Table
+
+_FLOAT, _NOTHING = "float", "none"
+_WEEKS, _SEED, _FRAMES = 28.0, 1, 40
+# Two windows of frames: with fewer it cannot end by its rule.
+_LEAST_WARM_UP = 20
+
+
+class Precision(str, enum.Enum):
+    """Which of a bundle's graphs is run."""
+
+    SHIPPED = "shipped"
+    FLOAT = "float"
 
 
 def bench(
-    bundle: BundleArgument,
-    rounds: Annotated[int, typer.Option("--rounds", min=10, help="Timed runs of each graph.")] = 100,
+    bundle: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar="BUNDLE",
+            help="Folder of a bundle, `starter`, or `active`: what was finished here.",
+            show_default=False,
+        ),
+    ] = None,
+    source: Annotated[
+        Optional[Path],
+        typer.Option("--source", metavar="FILE", help="Recording to bench on. [default: a simulated sweep]"),
+    ] = None,
     backend: BackendOption = "auto",
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="The graph that ships, or the float one beside it.")
+    ] = Precision.SHIPPED,
     threads: ThreadsOption = None,
+    against: Annotated[
+        str,
+        typer.Option("--against", metavar="BUNDLE", help="Compare with this in turns: a bundle, `float`, or `none`."),
+    ] = _FLOAT,
+    against_backend: Annotated[
+        Optional[str], typer.Option("--against-backend", help="Its back end. [default: the same]", show_default=False)
+    ] = None,
+    simulated: Annotated[bool, typer.Option("--simulated", help="The recording is simulated.")] = False,
+    fps: Annotated[float, typer.Option("--fps", min=1, max=240, help="Frames a second of the live part.")] = 30.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Of the live part; 0 leaves it out.")] = 10.0,
+    frames: Annotated[int, typer.Option("--frames", min=10, help="Frames timed one at a time.")] = 300,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Whole examinations, beside the network alone.")] = 11,
+    blocks: Annotated[
+        int, typer.Option("--blocks", min=1, help="Blocks of turns with the other; each loads anew.")
+    ] = 12,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="Turns of each block.")] = 40,
+    cold_starts: Annotated[int, typer.Option("--cold-starts", min=0, help="Fresh processes; 0 leaves them out.")] = 5,
+    compare: Annotated[
+        Optional[tuple[Path, Path]],
+        typer.Option(
+            "--compare", metavar="A B", help="Only compare records, or folders of repeats: is B's change real?"
+        ),
+    ] = None,
+    html: Annotated[
+        Optional[Path], typer.Option("--html", metavar="FILE", help="Write the record as a page too.")
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Time the shipped graph and the float one in turns on one simulated frame, after a warm-up."""
-    import os
-    import platform
-    from dataclasses import asdict
-    from importlib import metadata
+    """Time a bundle stage by stage and as a whole, from files and live, beside another and from a cold start.
 
+    The machine is watched meanwhile, and a run that was disturbed or throttled is marked. Ratios come from interleaved
+    pairs and hold on a busy machine; times do not.
+
+    With --compare nothing is measured: two records, or two folders of repeats, tell whether a change is real.
+    """
     from edgefetal.cli import terminal
+    from edgefetal_devices.errors import InputError
+
+    if compare is not None:
+        if bundle is not None:
+            raise InputError(f"--compare only reads records; leave {bundle} out.")
+        for target in (json_file, html):
+            terminal.check_json_target(target, *compare)
+        _compare(compare, json_file)
+        return
+    if bundle is None:
+        raise InputError("Name a bundle, such as `starter`, or two records with --compare.")
     from edgefetal.starter import bundle_folder
-    from edgefetal_calibration.phantom.exam import Exam, ExamPlan
-    from edgefetal_calibration.phantom.protocol import Protocol
+    from edgefetal_runtime.atomic import write_file
+    from edgefetal_runtime.bench.bench import Plan, run_bench
+    from edgefetal_runtime.bench.page import bench_page
+
+    for target in (json_file, html):
+        terminal.check_json_target(target, bundle_folder(bundle), source)
+    side = _side(bundle, backend, precision, threads)
+    other = _other(bundle, side, against, against_backend or backend, threads)
+    plan = Plan(
+        frames=frames,
+        warm_up_cap=max(_LEAST_WARM_UP, frames),
+        pairs=pairs,
+        blocks=blocks,
+        rounds=rounds,
+        stream_s=seconds,
+        cold_starts=cold_starts,
+    )
+    with _input(source, fps, simulated=simulated, live=seconds > 0) as (path, given):
+        from edgefetal_runtime.bench.bench import Commands
+
+        commands = Commands(*_commands(bundle, path, backend, threads, simulated=given.simulated))
+        with terminal.steps() as progress:
+            advance = progress.resumable_step("begin", 5, 0)
+            # The float graph is none that `edgefetal run` would run.
+            record = run_bench(
+                side, other, given, plan, commands if precision is Precision.SHIPPED else None, on_part=advance
+            )
+    terminal.write_json(json_file, record.model_dump(mode="json"))
+    if html is not None:
+        write_file(html, bench_page(record))
+    _show(record)
+
+
+def _side(bundle: str, backend: str, precision: Precision, threads: int | None) -> Side:
+    """Name a network that can be loaded over and over."""
+    from edgefetal.starter import bundle_folder
+    from edgefetal_devices.errors import InputError
+    from edgefetal_runtime.bench.bench import Side
     from edgefetal_runtime.infer.bundle import MODEL, REFERENCE, load_bundle
-    from edgefetal_runtime.infer.latency import speed_ratio, time_networks
+    from edgefetal_runtime.infer.finished import ACTIVE, open_active
     from edgefetal_runtime.infer.network import load_network
 
-    folder = bundle_folder(bundle)
-    terminal.check_json_target(json_file, folder)
-    loaded = load_bundle(folder)
-    networks = {
-        name: load_network(loaded, backend=backend, file=file, threads=threads)
-        for name, file in (("shipped", MODEL), ("reference", REFERENCE))
-    }
-    # Of three frames that a practised hand takes across the head the middle one is about at the plane.
-    frame = Exam(ExamPlan(Protocol.HEAD, weeks=24.0, seed=1, skill=1.0, frame_count=3)).frame(0, 1)
-    warm_up = max(10, rounds // 10)
+    if bundle == ACTIVE:
+        if precision is Precision.FLOAT:
+            raise InputError("What was finished here is an engine of the graph that ships; name the bundle's folder.")
+        loaded, _ = open_active(backend=backend, threads=threads)
+        return Side(loaded, "shipped", threads, lambda: open_active(backend=backend, threads=threads)[1])
+    loaded = load_bundle(bundle_folder(bundle))
+    file = MODEL if precision is Precision.SHIPPED else REFERENCE
+    return Side(
+        loaded, precision.value, threads, lambda: load_network(loaded, backend=backend, file=file, threads=threads)
+    )
+
+
+def _other(bundle: str, side: Side, against: str, backend: str, threads: int | None) -> Side | None:
+    """Name what it is compared with."""
+    from edgefetal_runtime.infer.finished import ACTIVE
+
+    if against == _NOTHING:
+        return None
+    if against != _FLOAT:
+        return _side(against, backend, Precision.SHIPPED, threads)
+    # The float graph against itself shows nothing, and an engine's float graph is not on this back end.
+    if side.graph == "float" or bundle == ACTIVE:
+        return None
+    return _side(bundle, backend, Precision.FLOAT, threads)
+
+
+@contextmanager
+def _input(source: Path | None, fps: float, *, simulated: bool, live: bool) -> Iterator[tuple[Path, Input]]:
+    """Open the recording, or simulate one."""
+    import tempfile
+
+    from edgefetal_devices.errors import InputError
+    from edgefetal_runtime.bench.bench import Input
+    from edgefetal_runtime.sources.live.address import is_address
+    from edgefetal_runtime.sources.live.live import open_live
+    from edgefetal_runtime.sources.source import open_source
+
+    if source is not None and is_address(str(source)):
+        raise InputError(f"{source} cannot be read twice; give a recording of it, which is played live too.")
+    with tempfile.TemporaryDirectory() as folder:
+        path = _simulate(Path(folder)) if source is None else source.absolute()
+        played = open_live(f"simulated:{path}?fps={fps:g}&loop=1") if live else None
+        yield path, Input(open_source(path), played, fps, simulated=simulated or source is None)
+
+
+def _simulate(folder: Path) -> Path:
+    """Draw a sweep across the head of a fetus, as a video."""
+    import os
+
+    import numpy as np
+
+    from edgefetal.cli import terminal
+    from edgefetal_calibration.phantom.cine import Cine
+    from edgefetal_calibration.phantom.exam import Exam, ExamPlan
+    from edgefetal_calibration.phantom.exam_files import FRAMES_PER_S
+    from edgefetal_calibration.phantom.protocol import Protocol
+    from edgefetal_calibration.phantom.writers import write_video
+
+    exam = Exam(ExamPlan(Protocol.HEAD, _WEEKS, seed=_SEED, skill=1.0, frame_count=_FRAMES))
+    pictures = []
     with terminal.steps() as progress:
-        latencies, seconds = time_networks(
-            networks,
-            frame.picture,
-            rounds=rounds,
-            warm_up=warm_up,
-            on_round=progress.step("rounds", rounds + warm_up),
-        )
-    ratio = speed_ratio(seconds["reference"], seconds["shipped"])
-    machine = {
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "onnxruntime": metadata.version("onnxruntime"),
-        "back_end": networks["shipped"].backend.name,
-        "threads": threads,
+        advance = progress.step("simulate a sweep", _FRAMES)
+        for frame in exam.frames(os.cpu_count() or 1):
+            pictures.append(frame.picture)
+            advance()
+    _, fan = exam.probe_and_fan
+    path = folder / "sweep.avi"
+    write_video(Cine(np.stack(pictures), FRAMES_PER_S, fan.x_mm_per_px, fan.y_mm_per_px), path)
+    return path
+
+
+def _commands(
+    bundle: str, source: Path, backend: str, threads: int | None, *, simulated: bool
+) -> tuple[list[str], list[str]]:
+    """Return what is started in fresh processes: `edgefetal run` on the recording, and `edgefetal --help`."""
+    import sys
+
+    from edgefetal.starter import NAME
+    from edgefetal_runtime.infer.finished import ACTIVE
+
+    named = bundle if bundle in {NAME, ACTIVE} else str(Path(bundle).absolute())
+    edgefetal = [sys.executable, "-m", "edgefetal"]
+    chosen = ["--backend", backend, *([] if threads is None else ["--threads", str(threads)])]
+    run = [*edgefetal, "run", named, str(source), *chosen, *(["--simulated"] if simulated else [])]
+    return run, [*edgefetal, "--help"]
+
+
+def _show(record: BenchRecord) -> None:
+    from edgefetal.cli import terminal
+    from edgefetal_runtime.bench.tables import (
+        headline,
+        latency_table,
+        machine_table,
+        stage_table,
+        start_table,
+        throughput_table,
+    )
+
+    shown: dict[str, Table] = {
+        "The machine": machine_table(record),
+        "Where a frame's time goes, one at a time": stage_table(record),
+        "Latency": latency_table(record),
+        "Throughput": throughput_table(record),
+        "Start and memory": start_table(record),
     }
-    terminal.write_json(
-        json_file,
-        {
-            "bundle": {"name": loaded.manifest.name, "sha256": loaded.sha256},
-            "machine": machine,
-            "rounds": rounds,
-            "latency": {name: asdict(latency) for name, latency in latencies.items()},
-            "reference_over_shipped": asdict(ratio),
-        },
-    )
-    columns = ("graph", "prepare (ms)", "network p50 (ms)", "p95 (ms)", "max (ms)")
-    lines = [
-        (name, *(f"{v:.2f}" for v in (la.prepare_ms, la.infer_p50_ms, la.infer_p95_ms, la.infer_max_ms)))
-        for name, la in latencies.items()
+    for title, table in shown.items():
+        terminal.show_table(title, table.heads, table.rows)
+    for line in (*headline(record), *record.notes):
+        terminal.say(line)
+
+
+def _compare(paths: tuple[Path, Path], json_file: Path | None) -> None:
+    """Compare records, and say what they can tell."""
+    from dataclasses import asdict
+
+    from edgefetal.cli import terminal
+    from edgefetal_runtime.bench.compare import compare, read_side
+
+    found = compare(*map(read_side, paths))
+    terminal.write_json(json_file, asdict(found))
+    rows = [
+        (
+            of.figure,
+            terminal.figure(of.first),
+            terminal.figure(of.second),
+            f"{of.ratio:.3f}" + ("" if of.low is None else f" ({of.low:.3f} to {of.high:.3f})"),
+            of.verdict,
+        )
+        for of in found.figures
     ]
-    terminal.show_table(
-        f"{rounds} interleaved rounds, {machine['back_end']}, {machine['machine']}, {machine['cpus']} cores",
-        columns,
-        lines,
-    )
-    terminal.say(
-        f"The shipped graph is {ratio.median:.2f} times as fast as the float one "
-        f"(95 % interval {ratio.low:.2f} to {ratio.high:.2f})."
-    )
+    terminal.show_table("B beside A", ("figure", "A", "B", "times as fast", "verdict"), rows)
+    for line in _told(found):
+        terminal.say(line)
+
+
+def _told(found: Comparison) -> list[str]:
+    """Say what a comparison shows, and what it rests on."""
+    lines = [f"Changed: {change}." for change in found.changed] or ["Nothing that is recorded changed between them."]
+    lines += [f"Doubt: {doubt}." for doubt in found.doubts]
+    if found.real is None:
+        return [*lines, "Whether the change is real cannot be told from these records."]
+    first = found.figures[0]
+    return [*lines, f"{first.figure}: {'a real change, ' if found.real else ''}{first.verdict}."]

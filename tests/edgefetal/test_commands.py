@@ -86,15 +86,6 @@ def test_verify(edgefetal: CommandLine) -> None:
     assert report["budget_passed"] is True
 
 
-def test_bench(edgefetal: CommandLine) -> None:
-    report = edgefetal.json("bench", "starter", "--rounds", "10", "--threads", "1")
-    assert report["machine"]["threads"] == 1
-    for latency in report["latency"].values():
-        assert 0 < latency["infer_p50_ms"] <= latency["infer_p95_ms"] <= latency["infer_max_ms"]
-    ratio = report["reference_over_shipped"]
-    assert ratio["low"] <= ratio["median"] <= ratio["high"]
-
-
 def test_train_and_build_from_labelled_pictures_to_a_bundle(
     edgefetal: CommandLine, tiny_hc18: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

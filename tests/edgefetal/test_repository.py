@@ -61,6 +61,7 @@ def test_layers_hold(copy: Path) -> None:
         ("runtime/edgefetal_runtime/growth/formula.py", "import edgefetal_runtime.exam.interpretation"),
         ("runtime/edgefetal_runtime/exam/record.py", "import edgefetal_runtime.store.exams"),
         ("runtime/edgefetal_runtime/exam/folder.py", "import edgefetal_runtime.service.pulse"),
+        ("runtime/edgefetal_runtime/service/health.py", "import edgefetal_runtime.bench.record"),
     ],
 )
 def test_planted_violation_is_found(copy: Path, file: str, line: str) -> None:
