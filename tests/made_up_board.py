@@ -12,7 +12,6 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from edgefetal.starter import bundle_folder
@@ -57,6 +56,7 @@ SPEC = PreprocessSpec(height_px=64, width_px=96, mean=0.25, std=0.2)
 MM_PER_PX = 1.0
 FRAME_PX = (128, 192)
 FACTS = DeviceFacts("Orin", (8, 7), "GPU-1", 8 << 30, 6 << 30, "12.6", "12.6", "made up")
+TENSORRT = TensorRT(None, "tensorrt", "10.3.0.30")
 _TISSUE, _HEAD = 40, 220
 _THRESHOLD = (130 / 255 - SPEC.mean) / SPEC.std
 
@@ -251,7 +251,7 @@ class MadeUpBoard:
 
     facts: DeviceFacts = FACTS
     serial: str | None = "1421"
-    tensorrt: TensorRT = TensorRT(None, "tensorrt", "10.3.0.30")
+    tensorrt: TensorRT = TENSORRT
     computes_in: dict[str, str] = field(default_factory=lambda: {INT8: "Int8", FP16: "Half"})
     layers: tuple[TypedLayer, ...] = (TypedLayer("outline", INT8), TypedLayer("plane_head", FP16))
     inspected: str | None = None
@@ -347,9 +347,7 @@ class MadeUpBoard:
         self, bundle: Path, home: Path, trust: Trust | None, wish: FinishWish | None = None, **here: Any
     ) -> Finished:
         """Finish a bundle on it."""
-        return finish(
-            bundle, home, self.here(**here), wish or FinishWish(), progress=Bars(), trust=trust, exams=HEADS
-        )
+        return finish(bundle, home, self.here(**here), wish or FinishWish(), progress=Bars(), trust=trust, exams=HEADS)
 
 
 _builds = itertools.count()
