@@ -56,6 +56,7 @@ SPEC = PreprocessSpec(height_px=64, width_px=96, mean=0.25, std=0.2)
 MM_PER_PX = 1.0
 FRAME_PX = (128, 192)
 FACTS = DeviceFacts("Orin", (8, 7), "GPU-1", 8 << 30, 6 << 30, "12.6", "12.6", "made up")
+TENSORRT = TensorRT(None, "tensorrt", "10.3.0.30")
 _TISSUE, _HEAD = 40, 220
 _THRESHOLD = (130 / 255 - SPEC.mean) / SPEC.std
 
@@ -250,7 +251,7 @@ class MadeUpBoard:
 
     facts: DeviceFacts = FACTS
     serial: str | None = "1421"
-    tensorrt: TensorRT = TensorRT(None, "tensorrt", "10.3.0.30")
+    tensorrt: TensorRT = TENSORRT
     computes_in: dict[str, str] = field(default_factory=lambda: {INT8: "Int8", FP16: "Half"})
     layers: tuple[TypedLayer, ...] = (TypedLayer("outline", INT8), TypedLayer("plane_head", FP16))
     inspected: str | None = None

@@ -21,7 +21,7 @@ import edgefetal_runtime
 WORKSTATION = ("torch", "monai", "onnx", "onnxscript", "safetensors", "matplotlib", "sympy.core")
 COMMANDS = (
     "demo", "train", "build", "calibrate", "verify", "keys", "run", "evaluate", "growth", "phantom", "bench", "exams",
-    "devices", "doctor",
+    "devices", "doctor", "finish",
 )  # fmt: skip
 MAX_STARTER_BYTES = 10_000_000
 
@@ -96,6 +96,16 @@ def test_workstation_command_in_the_clinic_says_what_to_install(
     assert result.returncode == 3
     assert "pip install 'edgefetal[build]'" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_finishing_needs_nothing_of_the_workstation(tmp_path: Path) -> None:
+    """A board finishes its bundles with what a clinic installs."""
+    script = (
+        "import sys, edgefetal_export.engine.finish, edgefetal_export.engine.install;"
+        f"print(sorted(set({(*WORKSTATION, 'yaml')!r}) & set(sys.modules)))"
+    )
+    result = run_python(sys.executable, "-c", script, cwd=tmp_path)
+    assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
 
 
 def test_wheel_installs_the_five_packages_and_nothing_generic(clinic_python: str, tmp_path: Path) -> None:

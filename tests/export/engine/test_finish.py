@@ -1,4 +1,4 @@
-"""`finish` on a board that is not there: what goes well is attested, what does not is refused and leaves all as it was."""
+"""`finish` on a board that is not there: what goes well is attested; what does not, refused, and all is as before."""
 
 from __future__ import annotations
 
@@ -433,7 +433,7 @@ def test_a_quantised_layer_that_runs_in_float_is_refused(
 def test_another_number_of_quantised_layers_than_promised_is_refused(
     nano: MadeUpBoard, nano_bundle: Path, home: Path, old: Finished, count: int, found: int
 ) -> None:
-    nano.layers = tuple(TypedLayer(f"layer {number}", INT8) for number in range(count)) + (TypedLayer("last", FP16),)
+    nano.layers = (*(TypedLayer(f"layer {number}", INT8) for number in range(count)), TypedLayer("last", FP16))
     error = _refused(nano, nano_bundle, home, old_trust(old), old)
     assert f"The manifest says that 1 layers are INT8, and TensorRT reads {found} as such" in str(error)
     assert nano.engines == []
@@ -482,7 +482,7 @@ def test_what_is_active_can_be_finished_again(
 ) -> None:
     """As after a new driver, when the bundle itself is long gone."""
     nano.facts = replace(nano.facts, driver_cuda="12.8")
-    with pytest.raises(BundleError, match="driver for CUDA 12.6"):
+    with pytest.raises(BundleError, match=r"driver for CUDA 12\.6"):
         try_out(old)
     again = nano.finish(old.bundle.path, home, bundle_maker.trust)
     assert try_out(again).frames == 3

@@ -104,7 +104,7 @@ class Disk:
         good_sync, good_write = os.fsync, Path.write_bytes
 
         def sync(descriptor: int) -> None:
-            self.change("fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
+            self.change("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
             good_sync(descriptor)
 
         def write(path: Path, content: bytes) -> int:
@@ -418,7 +418,7 @@ def test_a_power_cut_on_the_way_back_leaves_one_of_the_two_active(
             (b"engine 2", b"engine 1"), (b"engine 1", b"engine 1"), (b"engine 1", b"engine 2"),
         }  # fmt: skip
         if active == previous:
-            with pytest.raises(BundleError, match="Nothing is kept in .* but what is active"):
+            with pytest.raises(BundleError, match=r"Nothing is kept in .* but what is active"):
                 roll_back(home, bundle_maker.trust)
         if not disk.reached:
             break

@@ -85,9 +85,10 @@ def test_the_candidate_over_its_budget_is_named(bundle: Bundle) -> None:
 
 def test_every_structure_has_to_be_judged(bundle_maker: Maker, tmp_path: Path) -> None:
     """One that is outlined and of which no exam says anything is not passed over."""
+    folder = bundle_maker.make(tmp_path / "bundle", heads=Heads(mask=("head",), plane=("none", "head")))
+    bundle = load_bundle(folder, Trust())
     with pytest.raises(CheckFailedError, match=r"Too few simulated exams .* \(HC in 0 frames\)"):
-        folder = bundle_maker.make(tmp_path / "bundle", heads=Heads(mask=("head",), plane=("none", "head")))
-        prove(load_bundle(folder, Trust()), [_candidate(MODEL)], HEADS, Bars())
+        prove(bundle, [_candidate(MODEL)], HEADS, Bars())
 
 
 def test_the_budget_is_that_of_the_evidence(bundle: Bundle) -> None:
