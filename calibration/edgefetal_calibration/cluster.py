@@ -85,7 +85,7 @@ class Cluster:
             if waiting:
                 with contextlib.suppress(Exception):
                     # Whatever ended this is what is to be said, and not that there was nobody to cancel.
-                    self.client.cancel([future for _, future in waiting.values()], force=True)
+                    self.client.cancel([future for _, future in waiting.values()])
 
     def _some(self, futures: Iterator[Future[ResultT]]) -> Iterator[Future[ResultT]]:
         """Yield futures as they are done, for as long as it is worth waiting, and none twice.
@@ -160,7 +160,9 @@ def open_cluster(scheduler: str | None, workers: int | None) -> Iterator[Cluster
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    # Not its usual port on every network that this machine is in.
+                    dashboard_address="127.0.0.1:0",
+                    worker_dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
                 )
             )
