@@ -2,7 +2,8 @@
 
 Two workers and one process take turns, so that other work on the machine falls on both alike. Each evaluation includes
 starting the workers, opening the network in each, and the proof that each computes the same; listing the dataset is in
-neither. `check` says whether the figures of both were the same, times left out.
+neither. `same` says whether the results of both were the same, times left out. The processor's seconds, those of all
+processes together, hardly depend on other work, and say what workers cost beside the exams.
 
 The figures are in docs/cluster.md.
 
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import time
 from dataclasses import replace
@@ -65,15 +67,16 @@ def main() -> None:
             timed = {}
             for name in list(ways)[:: -1 if turn % 2 else 1]:
                 load = os.getloadavg()[0]
-                since_s = time.perf_counter()
+                since_s, since_cpu_s = time.perf_counter(), _cpu_s()
                 results = _evaluate(bundle, chosen, ways[name], asked.frames_per_exam)
-                timed[name] = (time.perf_counter() - since_s, results, load)
+                timed[name] = (time.perf_counter() - since_s, results, load, _cpu_s() - since_cpu_s)
             row = {
                 "n": len(chosen),
-                **{f"{name}_s": seconds for name, (seconds, _, _) in timed.items()},
+                **{f"{name}_s": seconds for name, (seconds, *_) in timed.items()},
+                **{f"{name}_cpu_s": cpu_s for name, (*_, cpu_s) in timed.items()},
                 "ratio": timed["one"][0] / timed["workers"][0],
                 "same": timed["one"][1] == timed["workers"][1],
-                "load": [load for _, _, load in timed.values()],
+                "load": [load for _, _, load, _ in timed.values()],
             }
             rows.append(row)
             print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
@@ -82,6 +85,12 @@ def main() -> None:
     print(json.dumps(summary, indent=1))
     if asked.json:
         asked.json.write_text(json.dumps({"rows": rows, **summary}, indent=1) + "\n")
+
+
+def _cpu_s() -> float:
+    """Return the processor's seconds of this process and of those that it started and that ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _evaluate(bundle: Bundle, exams: Sequence[LabelledExam], wish: Wish, frames_per_exam: int) -> list[Any]:
@@ -104,10 +113,10 @@ def _results(
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the median of each size, and for each way a line through them with what it gives for 1,000 exams."""
     sizes = sorted({row["n"] for row in rows})
-    keys = ("one_s", "workers_s", "ratio")
+    keys = ("one_s", "workers_s", "one_cpu_s", "workers_cpu_s", "ratio")
     medians = {n: {key: statistics.median(row[key] for row in rows if row["n"] == n) for key in keys} for n in sizes}
     lines = {}
-    for key in ("one_s", "workers_s"):
+    for key in keys[:4]:
         if len(sizes) > 1:
             values = np.array([medians[n][key] for n in sizes])
             # Relative errors are what repeats from size to size, so each point weighs by its own value.
