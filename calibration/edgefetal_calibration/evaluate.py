@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 from edgefetal_calibration.bootstrap import bounded, mean_of
 from edgefetal_calibration.cut import cut_picture
 from edgefetal_calibration.datasets.masks import ellipse_mask
+from edgefetal_calibration.each import in_order, in_turn
 from edgefetal_runtime.biometry.head import measure_head
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
 from edgefetal_runtime.biometry.outline import Outline
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgefetal_calibration.datasets.hc18 import HeadCase
+    from edgefetal_calibration.each import Mapper
     from edgefetal_runtime.biometry.ellipse import Ellipse
     from edgefetal_runtime.infer.network import Network
     from edgefetal_runtime.infer.preprocess import Letterbox
@@ -128,6 +131,7 @@ def evaluate_heads(
     cases: Sequence[HeadCase],
     on_case: Callable[[], None] = lambda: None,
     hidden_share: float = 0.0,
+    mapper: Mapper = in_turn,
 ) -> dict[str, list[CaseResult]]:
     """Measure every case with every network, one after the other in an order that alternates, so their times compare.
 
@@ -136,6 +140,7 @@ def evaluate_heads(
         cases: labelled pictures.
         on_case: called after every picture.
         hidden_share: share of each head's area to black out behind a straight edge first.
+        mapper: who does it.
 
     Returns:
         For each network, one result a case, in the order of the cases.
@@ -144,16 +149,22 @@ def evaluate_heads(
         SourceError: a picture cannot be read.
         DatasetError: an annotation holds no outline.
     """
-    results: dict[str, list[CaseResult]] = {name: [] for name in networks}
-    for number, case in enumerate(cases):
-        pixels = case.frame().pixels
-        head_px = case.head_px()
-        if hidden_share:
-            pixels = cut_picture(pixels, head_px, hidden_share, case.name)
-        for name in list(networks)[:: -1 if number % 2 else 1]:
-            results[name].append(_run_case(networks[name], case, pixels, head_px))
-        on_case()
-    return results
+    one = partial(_evaluate_head, networks, hidden_share)
+    found = in_order(mapper, one, list(enumerate(cases)), [case.name for case in cases], on_case)
+    return {name: [of_case[name] for of_case in found] for name in networks}
+
+
+def _evaluate_head(
+    networks: Mapping[str, Network], hidden_share: float, numbered: tuple[int, HeadCase]
+) -> dict[str, CaseResult]:
+    """Measure one case with every network; `numbered` is the case with its number, which says who comes first."""
+    number, case = numbered
+    pixels = case.frame().pixels
+    head_px = case.head_px()
+    if hidden_share:
+        pixels = cut_picture(pixels, head_px, hidden_share, case.name)
+    names = list(networks)[:: -1 if number % 2 else 1]
+    return {name: _run_case(networks[name], case, pixels, head_px) for name in names}
 
 
 def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from edgefetal_calibration.datasets import hc18
 from edgefetal_calibration.datasets.labelled import NOT_THE_PLANE
 from edgefetal_calibration.datasets.split import kind_in_name
+from edgefetal_calibration.each import in_order, in_turn
 from edgefetal_calibration.evaluate import dice, mask_in_frame
 from edgefetal_devices.errors import InputError
 from edgefetal_runtime.biometry.measurement import Abstained, Measured
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgefetal_calibration.datasets.labelled import LabelledExam, LabelledSweep
+    from edgefetal_calibration.each import Mapper
     from edgefetal_runtime.infer.network import Network, NetworkOutput
     from edgefetal_runtime.infer.preprocess import Letterbox
     from edgefetal_runtime.scale import Scale
@@ -100,6 +103,7 @@ def evaluate_frames(
     exams: Sequence[LabelledExam],
     frames_per_exam: int,
     on_exam: Callable[[], None] = lambda: None,
+    mapper: Mapper = in_turn,
 ) -> dict[str, list[FrameResult]]:
     """Run every network on the very same frames, in an order that alternates, so their times compare.
 
@@ -111,6 +115,7 @@ def evaluate_frames(
         frames_per_exam: at most so many frames of each exam are taken, the same ones whenever it is asked for; half of
             them, where it can be, show a plane.
         on_exam: called after every exam.
+        mapper: who does it.
 
     Returns:
         For each network, one result a frame, in the order of the exams.
@@ -121,15 +126,21 @@ def evaluate_frames(
     """
     if frames_per_exam < 1:
         raise InputError(f"{frames_per_exam} frames an exam leave nothing to judge; ask for 1 or more.")
+    one = partial(_evaluate_exam, networks, frames_per_exam)
+    found = in_order(mapper, one, list(enumerate(exams)), [exam.name for exam in exams], on_exam)
+    return {name: [result for of_exam in found for result in of_exam[name]] for name in networks}
+
+
+def _evaluate_exam(
+    networks: Mapping[str, Network], frames_per_exam: int, numbered: tuple[int, LabelledExam]
+) -> dict[str, list[FrameResult]]:
+    """Run every network on frames of one exam; `numbered` is the exam with its number, which says who comes first."""
+    first, exam = numbered
     results: dict[str, list[FrameResult]] = {name: [] for name in networks}
-    number = 0
-    for exam in exams:
-        source = kind_in_name(exam.subject) or hc18.KIND
-        for frame in chosen_frames(exam, frames_per_exam):
-            for name in list(networks)[:: -1 if number % 2 else 1]:
-                results[name].append(_run_frame(networks[name], frame, exam.subject, source))
-            number += 1
-        on_exam()
+    source = kind_in_name(exam.subject) or hc18.KIND
+    for number, frame in enumerate(chosen_frames(exam, frames_per_exam), first):
+        for name in list(networks)[:: -1 if number % 2 else 1]:
+            results[name].append(_run_frame(networks[name], frame, exam.subject, source))
     return results
 
 

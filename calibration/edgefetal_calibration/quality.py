@@ -76,12 +76,15 @@ def evaluate_quality(
         DatasetError: an exam cannot be read, or nobody graded it.
         InputError: there are not as many scores as frames, or one is no probability.
     """
-    return [_score_exam(exam, score_sweep, on_sweep) for exam in exams]
+    return [score_exam(exam, score_sweep, on_sweep) for exam in exams]
 
 
-def _score_exam(
-    exam: LabelledExam, score_sweep: Callable[[LabelledSweep], npt.ArrayLike], on_sweep: Callable[[], None]
+def score_exam(
+    exam: LabelledExam,
+    score_sweep: Callable[[LabelledSweep], npt.ArrayLike],
+    on_sweep: Callable[[], None] = lambda: None,
 ) -> ScoredExam:
+    """Score every frame of an exam, as `evaluate_quality` does of many."""
     numbers, scores, grades = list[Any](), list[Any](), list[Any]()
     for number, sweep in enumerate(exam.sweeps()):
         if sweep.grades is None:

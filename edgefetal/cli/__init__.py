@@ -46,6 +46,7 @@ _BUILD_PACKAGES = frozenset(
         "yaml",
     }
 )
+_CLUSTER_PACKAGES = frozenset({"dask", "distributed"})
 
 
 class _Group(TyperGroup):
@@ -59,10 +60,11 @@ class _Group(TyperGroup):
             raise typer.Exit(error.exit_code) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
-            if package not in _BUILD_PACKAGES:
+            extra = "build" if package in _BUILD_PACKAGES else "cluster" if package in _CLUSTER_PACKAGES else None
+            if extra is None:
                 raise
             typer.echo(
-                f"Error: this command needs {package}; install it with: pip install 'edgefetal[build]'", err=True
+                f"Error: this command needs {package}; install it with: pip install 'edgefetal[{extra}]'", err=True
             )
             raise typer.Exit(EnvironmentLacksError.exit_code) from error
 

@@ -11,7 +11,8 @@ from edgefetal.cli.evaluate_frames import evaluate_exams
 from edgefetal.cli.evaluate_pictures import evaluate_pictures
 from edgefetal.cli.evaluate_quality import evaluate_quality_bundle
 from edgefetal.cli.evaluate_run import evaluate_run, is_run
-from edgefetal.cli.options import BackendOption, JsonOption, ThreadsOption
+from edgefetal.cli.options import BackendOption, JsonOption, SchedulerOption, ThreadsOption, WorkersOption
+from edgefetal.cli.spreading import Wish, spread
 from edgefetal_devices.errors import InputError
 
 RunOrBundleArgument = Annotated[
@@ -50,6 +51,8 @@ def evaluate(
     json_file: JsonOption = None,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Measure a labelled set and compare with its truth, on subjects that the network was never trained on.
 
@@ -62,9 +65,14 @@ def evaluate(
     Of a run of a quality recipe, and of a bundle built from one, the decision is judged instead, frame by frame on
     whole exams such as `acouslic:PATH`, sweeps with no abdomen included; where the run outlines the abdomen,
     ACOUSLIC-AI's challenge score is given too.
+
+    --workers and --scheduler spread the exams of a bundle's evaluation over processes or machines, each of which
+    computes in one thread or --threads; every figure but the times is the same as with one process.
     """
+    wish = Wish(workers, scheduler)
     if is_run(Path(bundle)):
-        _refuse("a training run", {"--reference": reference, "--chart": chart_file, "--backend": backend != "auto"})
+        bundles_only = {"--reference": reference, "--chart": chart_file, "--backend": backend != "auto"}
+        _refuse("a training run", bundles_only | {"--workers": workers, "--scheduler": scheduler})
         evaluate_run(
             Path(bundle), dataset, part, as_official=as_official, fov=fov, json_file=json_file, threads=threads
         )
@@ -82,7 +90,9 @@ def evaluate(
     terminal.check_svg_target(chart_file, folder)
     terminal.check_json_target(json_file, folder, chart_file)
     loaded = load_bundle(folder)
-    _, exams = read_exams(dataset)
+    threads = wish.threads(threads)
+    # Workers of other machines have other working folders.
+    _, exams = read_exams(wish.absolute(dataset))
     split = parse_split(loaded.read(SPLIT), folder / SPLIT)
     selected = select_part(split, exams, part)
     files = {"shipped": MODEL} | ({"reference": REFERENCE} if reference else {})
@@ -93,17 +103,20 @@ def evaluate(
         "part": part,
         "n_left_out": len(exams) - len(selected),
     }
-    if not loaded.manifest.heads.mask:
-        _refuse("a bundle that measures nothing", {"--chart": chart_file})
-        evaluate_quality_bundle(loaded, networks, selected, about, json_file)
-        return
+    measures = bool(loaded.manifest.heads.mask)
     chosen = [exam for exam in selected if isinstance(exam, HeadCase)]
-    if len(chosen) < len(selected):
+    if not measures:
+        _refuse("a bundle that measures nothing", {"--chart": chart_file})
+    elif len(chosen) < len(selected):
         _refuse("exams of sweeps", {"--chart": chart_file})
-        terminal.say(f"{part} part: {len(selected)} of {len(exams)} exams.")
-        evaluate_exams(loaded, networks, selected, frames_per_exam, about, json_file)
-        return
-    evaluate_pictures(loaded, networks, chosen, split, about, chart_file, json_file)
+    with spread(wish, loaded, networks, files, backend, threads) as (graphs, mapper):
+        if not measures:
+            evaluate_quality_bundle(loaded, graphs, selected, about, json_file, mapper)
+        elif len(chosen) < len(selected):
+            terminal.say(f"{part} part: {len(selected)} of {len(exams)} exams.")
+            evaluate_exams(loaded, graphs, selected, frames_per_exam, about, json_file, mapper)
+        else:
+            evaluate_pictures(loaded, graphs, chosen, split, about, chart_file, json_file, mapper)
 
 
 def _refuse(what: str, options: dict[str, object]) -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgefetal_calibration.datasets.labelled import LabelledExam
+    from edgefetal_calibration.each import Mapper
     from edgefetal_calibration.frames import FrameResult
     from edgefetal_runtime.infer.bundle import Bundle
     from edgefetal_runtime.infer.network import Network
@@ -21,6 +22,7 @@ def evaluate_exams(
     frames_per_exam: int,
     about: Mapping[str, Any],
     json_file: Path | None,
+    mapper: Mapper,
 ) -> None:
     """Measure some frames of every exam, and say how far lengths are off and how often planes are named rightly.
 
@@ -31,6 +33,7 @@ def evaluate_exams(
         frames_per_exam: at most so many frames of each.
         about: what else the JSON says.
         json_file: where to, or None.
+        mapper: who does it.
     """
     from edgefetal.cli import terminal
     from edgefetal_calibration.budget import judge_frames
@@ -38,7 +41,7 @@ def evaluate_exams(
     from edgefetal_calibration.frames import evaluate_frames, frame_rows, summarise_frames
 
     with terminal.steps() as progress:
-        results = evaluate_frames(networks, exams, frames_per_exam, progress.step("exams", len(exams)))
+        results = evaluate_frames(networks, exams, frames_per_exam, progress.step("exams", len(exams)), mapper)
     summaries = {name: summarise_frames(of_network) for name, of_network in results.items()}
     value: dict[str, Any] = {**about, **summaries["shipped"], "frames": frame_rows(results["shipped"])}
     if "reference" in results:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from edgefetal_calibration.datasets.hc18 import HeadCase
     from edgefetal_calibration.datasets.split import Split
+    from edgefetal_calibration.each import Mapper
     from edgefetal_runtime.infer.bundle import Bundle
     from edgefetal_runtime.infer.network import Network
 
@@ -22,6 +23,7 @@ def evaluate_pictures(
     about: Mapping[str, Any],
     chart_file: Path | None,
     json_file: Path | None,
+    mapper: Mapper,
 ) -> None:
     """Measure every picture, judge the bundle's intervals, and draw a chart where one is wanted.
 
@@ -33,6 +35,7 @@ def evaluate_pictures(
         about: what else the JSON says; the chart's title and the first line are made of it.
         chart_file: where the chart goes, or None.
         json_file: where the JSON goes, or None.
+        mapper: who does it.
     """
     from edgefetal.cli import terminal
     from edgefetal_calibration.charts import draw_evaluation
@@ -42,7 +45,7 @@ def evaluate_pictures(
     from edgefetal_runtime.atomic import write_file
 
     with terminal.steps() as progress:
-        results = evaluate_heads(networks, chosen, progress.step("pictures", len(chosen)))
+        results = evaluate_heads(networks, chosen, progress.step("pictures", len(chosen)), mapper=mapper)
 
     intervals = bundle.manifest.intervals
     # A subject that the network was trained on says nothing of an interval either.

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgefetal_calibration.datasets.labelled import LabelledExam, LabelledSweep
+    from edgefetal_calibration.each import Mapper
+    from edgefetal_calibration.quality import ScoredExam
     from edgefetal_runtime.infer.bundle import Bundle
     from edgefetal_runtime.infer.network import Network
 
@@ -29,6 +31,7 @@ def evaluate_quality_bundle(
     chosen: Sequence[LabelledExam],
     about: Mapping[str, Any],
     json_file: Path | None,
+    mapper: Mapper,
 ) -> None:
     """Judge the decision of a bundle that measures nothing, every frame of every sweep.
 
@@ -38,18 +41,26 @@ def evaluate_quality_bundle(
         chosen: which exams.
         about: what else the JSON says.
         json_file: where to, or None.
+        mapper: who does it.
     """
     from edgefetal.cli import terminal
-    from edgefetal_calibration.quality import evaluate_quality, summarise_quality
+    from edgefetal_calibration.each import in_order
+    from edgefetal_calibration.quality import summarise_quality
 
     threshold = bundle.manifest.thresholds.quality
     with terminal.steps() as progress:
         summaries = {
             name: summarise_quality(
-                evaluate_quality(chosen, partial(_scores, network), progress.step(f"sweeps, {name} graph", None)),
+                in_order(
+                    mapper,
+                    partial(_score, networks, name),
+                    chosen,
+                    [exam.name for exam in chosen],
+                    progress.step(f"exams, {name} graph", len(chosen)),
+                ),
                 threshold,
             )
-            for name, network in networks.items()
+            for name in networks
         }
     value: dict[str, Any] = {**about, "quality": summaries["shipped"]}
     if "reference" in summaries:
@@ -58,6 +69,13 @@ def evaluate_quality_bundle(
     for name, summary in summaries.items():
         terminal.say(f"The {name} graph:")
         show_quality(summary, about["part"], len(chosen) + about["n_left_out"])
+
+
+def _score(networks: Mapping[str, Network], name: str, exam: LabelledExam) -> ScoredExam:
+    """Score an exam with one of several graphs."""
+    from edgefetal_calibration.quality import score_exam
+
+    return score_exam(exam, partial(_scores, networks[name]))
 
 
 def _scores(network: Network, sweep: LabelledSweep) -> npt.NDArray[np.float64]:

@@ -21,6 +21,16 @@ ThreadsOption = Annotated[
         "--threads", min=1, help="CPU threads of the network. [default: the back end's choice]", show_default=False
     ),
 ]
+WorkersOption = Annotated[
+    Optional[int],
+    typer.Option(
+        "--workers", min=1, help="Spread the exams over so many processes here. [default: one]", show_default=False
+    ),
+]
+SchedulerOption = Annotated[
+    Optional[str],
+    typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Spread the exams over the workers of a dask cluster."),
+]
 BudgetOption = Annotated[
     Optional[Path],
     typer.Option("--budget", metavar="YAML", help="What may be lost. [default: ours]", show_default=False),

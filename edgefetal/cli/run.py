@@ -9,7 +9,16 @@ import typer
 
 from edgefetal.cli.age import EddOption, ExamDateOption, GaOption, LmpOption, known_age
 from edgefetal.cli.live import LiveOptions, Sweeps, examine_live
-from edgefetal.cli.options import BackendOption, BundleArgument, JsonOption, ThreadsOption
+from edgefetal.cli.options import (
+    BackendOption,
+    BundleArgument,
+    JsonOption,
+    SchedulerOption,
+    ThreadsOption,
+    WorkersOption,
+)
+from edgefetal.cli.run_each import Settings, run_each, show_each
+from edgefetal.cli.spreading import Wish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +105,11 @@ def run(
     json_file: JsonOption = None,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="SOURCE is a folder of recordings, each an exam; EXAM gets a folder of each.")
+    ] = False,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Stream a source, pick the best frames of each sweep, measure, and write the exam.
 
@@ -107,35 +121,35 @@ def run(
 
     A live source is examined until it is stopped (Ctrl-C, SIGTERM or --seconds), and what was measured is saved.
 
+    With --each, SOURCE holds one recording (or folder of pictures) an exam. Finished exams are left as they are when
+    the same is run again; a recording that cannot be read is named at the end, and the others are done.
+
     Without --ga, --lmp or --edd the measures date the fetus. With one the age stands, and they are read as size.
     """
     from edgefetal.cli import terminal
     from edgefetal.cli.exam_tables import show_exam
     from edgefetal.cli.keeping import keeping
     from edgefetal.starter import bundle_folder
-    from edgefetal_devices.errors import CheckFailedError, DeviceLostError, InputError, ScaleError
+    from edgefetal_devices.errors import CheckFailedError, DeviceLostError, InputError
     from edgefetal_runtime.atomic import require_new_folder
     from edgefetal_runtime.exam.pipeline import FOLDER, Listener, examine
     from edgefetal_runtime.exam.record import BundleRecord
-    from edgefetal_runtime.scale import parse_mm_per_px
     from edgefetal_runtime.sources.live.live import LiveSource
-    from edgefetal_runtime.sources.scale_profile import read_scale_profile
-    from edgefetal_runtime.sources.scale_wish import ScaleWish
 
     folder = bundle_folder(bundle)
-    for target in filter(None, (out, answer)):
-        require_new_folder(target, outside=folder)
     terminal.check_json_target(json_file, out, store, answer, Path(source), scale_csv, scale_profile, folder)
-    if profile is not None and scale_profile is None:
-        raise ScaleError(f"--profile {profile} names no file; give it with --scale-profile.")
     live = LiveOptions(seconds, sweeps, record=record, port=port)
     _refuse_misplaced(source, live, store, recorded={"--sweep-frames": sweep_frames, "--answer": answer})
-    wish = ScaleWish(
-        stated=None if mm_per_px is None else parse_mm_per_px(mm_per_px),
-        table=scale_csv,
-        profile=None if scale_profile is None else read_scale_profile(scale_profile, profile),
-        depth_mm=depth_mm,
-    )
+    wish = _scale_wish(mm_per_px, scale_csv, scale_profile, profile, depth_mm)
+    spreading = Wish(workers, scheduler)
+    if each or spreading:
+        of_one = {"--store": store, "--patient": patient, "--answer": answer, "--ga": ga, "--lmp": lmp, "--edd": edd}
+        _refuse_for_many(bundle, out, of_one, spreading, each=each)
+        settings = Settings(wish, sweep_frames, simulated)
+        _run_many(bundle, Path(source), out or Path(), settings, spreading, backend, threads, json_file)
+        return
+    for target in filter(None, (out, answer)):
+        require_new_folder(target, outside=folder)
     age = known_age(ga, lmp, edd, exam_date)
     opened = _open(source, wish, sweep_frames)
     if age is not None and opened.kind == FOLDER:
@@ -168,6 +182,71 @@ def run(
         # Its exit code tells whoever started this that another try needs a new process.
         kind = DeviceLostError if result.device_lost else CheckFailedError
         raise kind(f"The examination ended early, and what was measured until then is kept: {result.exam.ended}")
+
+
+def _refuse_for_many(
+    bundle: str, out: Path | None, of_one: Mapping[str, object], spreading: Wish, *, each: bool
+) -> None:
+    """Refuse what can hold of one exam only, and workers for one exam or for what was finished on this machine.
+
+    Raises:
+        InputError: there is one.
+    """
+    from edgefetal_devices.errors import InputError
+    from edgefetal_runtime.infer.finished import ACTIVE
+
+    if not each:
+        raise InputError("--workers and --scheduler spread many exams; add --each, or leave them out.")
+    given = [option for option, value in of_one.items() if value is not None]
+    if given:
+        raise InputError(f"{given[0]} is of one exam, and --each examines many; leave it out, or run them one by one.")
+    if spreading and bundle == ACTIVE:
+        raise InputError("What is active is of this machine alone; name its bundle, or leave the workers out.")
+    if out is None:
+        raise InputError("Nothing says where the examinations go; give --out DIR.")
+
+
+def _run_many(
+    bundle: str,
+    source: Path,
+    out: Path,
+    settings: Settings,
+    spreading: Wish,
+    backend: str,
+    threads: int | None,
+    json_file: Path | None,
+) -> None:
+    """Examine every recording of a folder, and say what became of them."""
+    from edgefetal.cli import terminal
+
+    threads = spreading.threads(threads)
+    opened = _open_bundle(bundle, backend, threads)
+    value = run_each(source, out, opened, settings, spreading, backend, threads)
+    terminal.write_json(json_file, value)
+    show_each(value)
+
+
+def _scale_wish(
+    mm_per_px: str | None, table: Path | None, profiles: Path | None, profile: str | None, depth_mm: float | None
+) -> ScaleWish:
+    """Read what the user says of the pixel size.
+
+    Raises:
+        ScaleError: it cannot be read, or is more than one thing.
+    """
+    from edgefetal_devices.errors import ScaleError
+    from edgefetal_runtime.scale import parse_mm_per_px
+    from edgefetal_runtime.sources.scale_profile import read_scale_profile
+    from edgefetal_runtime.sources.scale_wish import ScaleWish
+
+    if profile is not None and profiles is None:
+        raise ScaleError(f"--profile {profile} names no file; give it with --scale-profile.")
+    return ScaleWish(
+        stated=None if mm_per_px is None else parse_mm_per_px(mm_per_px),
+        table=table,
+        profile=None if profiles is None else read_scale_profile(profiles, profile),
+        depth_mm=depth_mm,
+    )
 
 
 def _open_bundle(name: str, backend: str, threads: int | None) -> tuple[Bundle, Network]:

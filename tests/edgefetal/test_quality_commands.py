@@ -161,7 +161,7 @@ def test_evaluate_says_no_frame_where_none_is_good(
 def test_evaluate_refuses_what_means_nothing_for_a_run(
     edgefetal: CommandLine, blind_sweeps: str, segmenting_run: Path, tiny_hc18: Path, tmp_path: Path
 ) -> None:
-    for options in (("--reference",), ("--chart", "chart.svg"), ("--backend", "onnxruntime")):
+    for options in (("--reference",), ("--chart", "chart.svg"), ("--backend", "onnxruntime"), ("--workers", "2")):
         outcome = edgefetal("evaluate", segmenting_run, "--dataset", blind_sweeps, *options)
         assert outcome.exit_code == 2
         assert f"{options[0]} cannot be used on a training run" in outcome.err
@@ -285,7 +285,10 @@ def test_a_run_becomes_a_bundle_that_only_says_how_good_a_frame_is(
     verified = edgefetal.json("verify", "bundle", "--run")
     assert verified["network"]["frames"] == 3
     assert verified["network"]["score_difference"] < 0.1
-    judged = edgefetal.json("evaluate", "bundle", "--dataset", many_abdomens, "--reference")
+    judging = ("evaluate", "bundle", "--dataset", many_abdomens, "--reference", "--threads", "1")
+    judged = edgefetal.json(*judging)
+    # Two processes find the very same.
+    assert edgefetal.json(*judging, "--workers", "2") == judged
     of_run = edgefetal.json("evaluate", "run", "--dataset", many_abdomens, "--threads", "1")
     assert judged["quality"]["n_exams"] == of_run["quality"]["n_exams"] == 3
     assert judged["quality"]["threshold"] == of_run["quality"]["threshold"]

@@ -76,6 +76,24 @@ def open_source(path: Path, wish: ScaleWish = NO_WISH) -> Source:
     raise SourceError(message)
 
 
+def is_recording(path: Path) -> bool:
+    """Say whether a file is of a kind that `open_source` reads, by its name or DICOM's mark; HC18's masks are not."""
+    suffix = path.suffix.lower()
+    if suffix in PICTURE_SUFFIXES:
+        return _is_picture(path)
+    known = suffix in (*VIDEO_SUFFIXES, *METAIMAGE_SUFFIXES, *DICOM_SUFFIXES)
+    return (known and not path.name.startswith(_MAC_SHADOW)) or has_dicom_mark(path)
+
+
+def _is_picture(path: Path) -> bool:
+    """Say whether a file is named as a picture, and neither as a mask of HC18's nor as a shadow."""
+    return (
+        path.suffix.lower() in PICTURE_SUFFIXES
+        and not path.stem.endswith(_ANNOTATION_SUFFIX)
+        and not path.name.startswith(_MAC_SHADOW)
+    )
+
+
 def _with_own_scale(source: Source, scales: tuple[Scale | NoScale, ...], wish: ScaleWish) -> Source:
     """Keep the pixel sizes that a file states; without any, the wish is asked.
 
@@ -96,13 +114,7 @@ def _with_own_scale(source: Source, scales: tuple[Scale | NoScale, ...], wish: S
 
 
 def _folder(path: Path, wish: ScaleWish) -> StillSource:
-    pictures = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in PICTURE_SUFFIXES
-        and not file.stem.endswith(_ANNOTATION_SUFFIX)
-        and not file.name.startswith(_MAC_SHADOW)
-    )
+    pictures = sorted(file for file in path.iterdir() if _is_picture(file))
     if not pictures:
         message = f"{path} holds no PNG or JPEG pictures; give the folder that holds them."
         raise SourceError(message)
