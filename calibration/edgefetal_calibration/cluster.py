@@ -108,7 +108,7 @@ def _outcome(future: Future[ResultT], name: str) -> ResultT | EdgeFetalError:
     if future.cancelled():
         raise EnvironmentLacksError("The scheduler was lost; start it and its workers again, and then this command.")
     try:
-        return future.result()
+        result: ResultT = future.result()
     except CancelledError as error:
         raise EnvironmentLacksError(
             "The scheduler was lost; start it and its workers again, and then this command."
@@ -124,6 +124,7 @@ def _outcome(future: Future[ResultT], name: str) -> ResultT | EdgeFetalError:
         return CheckFailedError(
             f"{name} failed on a worker, {RETRIES + 1} times ({_why(error)}); run it without workers to see where."
         )
+    return result
 
 
 def _why(error: BaseException) -> str:
