@@ -136,15 +136,21 @@ def run(
     from edgefetal_runtime.exam.record import BundleRecord
     from edgefetal_runtime.sources.live.live import LiveSource
 
+    spreading = Wish(workers, scheduler)
+    if each or spreading:
+        _refuse_for_many(
+            bundle,
+            out,
+            {"--store": store, "--patient": patient, "--answer": answer, "--ga": ga, "--lmp": lmp, "--edd": edd},
+            spreading,
+            each=each,
+        )
     folder = bundle_folder(bundle)
     terminal.check_json_target(json_file, out, store, answer, Path(source), scale_csv, scale_profile, folder)
     live = LiveOptions(seconds, sweeps, record=record, port=port)
     _refuse_misplaced(source, live, store, recorded={"--sweep-frames": sweep_frames, "--answer": answer})
     wish = _scale_wish(mm_per_px, scale_csv, scale_profile, profile, depth_mm)
-    spreading = Wish(workers, scheduler)
     if each or spreading:
-        of_one = {"--store": store, "--patient": patient, "--answer": answer, "--ga": ga, "--lmp": lmp, "--edd": edd}
-        _refuse_for_many(bundle, out, of_one, spreading, each=each)
         settings = Settings(wish, sweep_frames, simulated)
         _run_many(bundle, Path(source), out or Path(), settings, spreading, backend, threads, json_file)
         return

@@ -234,5 +234,5 @@ def test_openvino_is_judged_and_timed_on_openvino(
 
 
 def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(InputError, match="auto, int8, fp32"):
+    with pytest.raises(InputError, match="auto, int8, fp16, fp32"):
         parse_precision("int4")

@@ -49,8 +49,9 @@ def why_not_crossed(sizes: npt.NDArray[np.float64], smoothed: npt.NDArray[np.flo
     if np.count_nonzero(sizes > MAX_LARGER * peak) >= _MIN_CONTRADICTING:
         return f"a larger section of the {structure} flashed by; sweep again, more slowly"
     near = np.flatnonzero(smoothed >= NEAR_SHARE * peak)
-    if len(near) < _MIN_FRAMES:
-        return f"the {structure} was crossed in fewer than {_MIN_FRAMES} frames; sweep again, more slowly"
+    few = too_few(len(near), structure)
+    if few is not None:
+        return few
     first, last = (rise / peak for rise in _rises(smoothed[near], np.mean))
     for rise, touches, end in (
         # The first and last two frames are judged by fewer than five, which noise alone makes smaller than the rest.
@@ -70,6 +71,13 @@ def why_not_crossed(sizes: npt.NDArray[np.float64], smoothed: npt.NDArray[np.flo
                 "that; sweep again across all of it"
             )
     return None
+
+
+def too_few(frames: int, structure: str) -> str | None:
+    """Say why so many frames near the largest section are too few to tell, or None."""
+    if frames >= _MIN_FRAMES:
+        return None
+    return f"the {structure} was crossed in fewer than {_MIN_FRAMES} frames; sweep again, more slowly"
 
 
 def _rises(values: npt.NDArray[np.float64], average: Callable[..., np.floating]) -> tuple[float, float]:

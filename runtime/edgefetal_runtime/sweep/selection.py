@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from edgefetal_runtime.sweep.crossing import why_not_crossed
+from edgefetal_runtime.sweep.crossing import too_few, why_not_crossed
 
 WINDOW = 5
 KEPT = 5
@@ -170,14 +170,17 @@ class SweepSelector(Generic[T]):
             chosen=max(self._runs, key=lambda run: run.best, default=None),
             graded=self._graded,
             seen=sum(size > 0 for size in self._sizes),
-            doubt=self._doubt() if frames else None,
+            doubt=self._doubt(len(frames)) if frames else None,
         )
 
-    def _doubt(self) -> str | None:
+    def _doubt(self, chosen: int) -> str | None:
         """Ask whether the sweep crossed the plane, where sizes decide; of a still somebody else chose the plane."""
         if self._graded or len(self._sizes) == 1:
             return None
-        return why_not_crossed(np.array(self._sizes, np.float64), np.array(self._smoothed, np.float64), self._structure)
+        # A structure that flickers may last over many frames and be outlined in two of them.
+        return too_few(chosen, self._structure) or why_not_crossed(
+            np.array(self._sizes, np.float64), np.array(self._smoothed, np.float64), self._structure
+        )
 
     def _judge(self, position: int) -> None:
         """Rank the frame at a position of the recent ones by the medians over the frames around it."""

@@ -281,3 +281,9 @@ def test_any_course_gets_a_verdict_and_a_reason_says_what_to_do(sizes: list[floa
         assert choice.doubt.rpartition("; ")[2].startswith("sweep")
     if len(sizes) > 1 and choice.frames and choice.doubt is None:
         assert len(choice.frames) >= 3
+
+
+def test_a_structure_that_flickers_is_not_seen_in_enough_frames() -> None:
+    choice = _choose([0.0, 0.0, 50.0, 50.0, 0.0, 50.0, 0.0, 50.0, 0.0, 50.0, 0.0])
+    assert 0 < len(choice.frames) < 3
+    assert choice.doubt == "the head was crossed in fewer than 3 frames; sweep again, more slowly"
