@@ -13,6 +13,7 @@ from edgefetal_runtime.biometry.principal import PRINCIPAL
 from edgefetal_runtime.exam.measure import size_px
 from edgefetal_runtime.exam.pipeline import Listener, examine
 from edgefetal_runtime.scale import NoScale
+from edgefetal_runtime.service.memory import give_back_freed
 from edgefetal_runtime.service.metrics import Drop, Outcome
 from edgefetal_runtime.service.pulse import Idle
 from edgefetal_runtime.sources.live.status import LiveState
@@ -276,6 +277,7 @@ class LiveSession:
                     self._now.best[principal.name] = (value.value, value.interval)
             self._now.hand = result.hand
         self._keeper.checkpoint(record())
+        give_back_freed()
 
     def _look(self) -> None:
         self._count()

@@ -122,6 +122,15 @@ def test_a_live_head_is_measured_counted_and_kept(intact_bundle: Bundle, crossin
     assert b'edgefetal_frames_dropped_total{cause="unread"} 4.0' in service.metrics.exposition()
 
 
+def test_freed_memory_is_given_back_after_every_sweep(
+    intact_bundle: Bundle, crossing: Network, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[bool] = []
+    monkeypatch.setattr("edgefetal_runtime.service.session.give_back_freed", lambda: given_back.append(True))
+    result = _session(FakeLive(60), intact_bundle, crossing, service).run("simulated:test", simulated=True)
+    assert len(given_back) == len(result.sweeps) > 0
+
+
 def test_an_error_ends_the_examination_with_what_was_seen(
     intact_bundle: Bundle, crossing: Network, service: Service
 ) -> None:
