@@ -80,10 +80,10 @@ class CaseResult:
         return self.measured.get(HC.name)
 
 
-def mask_in_frame(
+def logits_in_frame(
     mask_logits: npt.NDArray[np.float32], box: Letterbox, shape: tuple[int, int]
-) -> npt.NDArray[np.bool_]:
-    """Bring a mask from the network's grid, shape (h, w), to the frame's, shape (H, W)."""
+) -> npt.NDArray[np.float32]:
+    """Bring logits from the network's grid, shape (h, w), to the frame's, shape (H, W)."""
     resampled = cv2.warpAffine(
         mask_logits,
         box.matrix_to_network(),
@@ -91,7 +91,14 @@ def mask_in_frame(
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return resampled > 0
+    return np.asarray(resampled, np.float32)
+
+
+def mask_in_frame(
+    mask_logits: npt.NDArray[np.float32], box: Letterbox, shape: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Bring a mask from the network's grid, shape (h, w), to the frame's, shape (H, W)."""
+    return logits_in_frame(mask_logits, box, shape) > 0
 
 
 def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:

@@ -14,13 +14,13 @@ from edgefetal.cli.options import BackendOption, JsonOption, ThreadsOption
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgefetal_export.peers.table import PeerChoice
     from edgefetal_runtime.bench.bench import Input, Side
     from edgefetal_runtime.bench.compare import Comparison
     from edgefetal_runtime.bench.record import BenchRecord
-    from edgefetal_runtime.bench.tables import Table
 
 _FLOAT, _NOTHING = "float", "none"
-_WEEKS, _SEED, _FRAMES = 28.0, 1, 40
+_WEEKS, _SEED = 28.0, 1
 # Two windows of frames: with fewer it cannot end by its rule.
 _LEAST_WARM_UP = 20
 
@@ -67,6 +67,26 @@ def bench(
     ] = 12,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="Turns of each block.")] = 40,
     cold_starts: Annotated[int, typer.Option("--cold-starts", min=0, help="Fresh processes; 0 leaves them out.")] = 5,
+    baseline: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--baseline",
+            metavar="PEER",
+            help="Another tool at the same work, may be repeated: torch:RUN, torch-compile:RUN, onnxruntime, openvino, "
+            "onnxruntime-int8, nncf, notebook, scikit-image, whole-stack, edgefetal:BACKEND, or all that need no RUN.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        Optional[str],
+        typer.Option(
+            "--dataset",
+            metavar="KIND:PATH",
+            help="Labelled heads, such as hc18:PATH: the peers measure those that the bundle has not learnt.",
+        ),
+    ] = None,
+    recordings: Annotated[
+        int, typer.Option("--recordings", min=1, help="Recordings that each peer examines; 8 give an interval.")
+    ] = 8,
     compare: Annotated[
         Optional[tuple[Path, Path]],
         typer.Option(
@@ -82,6 +102,9 @@ def bench(
 
     The machine is watched meanwhile, and a run that was disturbed or throttled is marked. Ratios come from interleaved
     pairs and hold on a busy machine; times do not.
+
+    With --baseline other tools do the same work, each in a process of its own and all in turns; they come with
+    edgefetal[build,peers].
 
     With --compare nothing is measured: two records, or two folders of repeats, tell whether a change is real.
     """
@@ -104,6 +127,9 @@ def bench(
 
     for target in (json_file, html):
         terminal.check_json_target(target, bundle_folder(bundle), source)
+    if dataset is not None and not baseline:
+        raise InputError("--dataset is for other tools to measure; name them by --baseline.")
+    peers = _peers(baseline, dataset)
     side = _side(bundle, backend, precision, threads)
     other = _other(bundle, side, against, against_backend or backend, threads)
     plan = Plan(
@@ -125,10 +151,33 @@ def bench(
             record = run_bench(
                 side, other, given, plan, commands if precision is Precision.SHIPPED else None, on_part=advance
             )
+    if peers:
+        from edgefetal.cli.bench_peers import run_peers
+
+        beside = run_peers(side.bundle, backend, threads, peers, dataset, source, recordings, simulated=simulated)
+        record = record.model_copy(update={"peers": beside})
     terminal.write_json(json_file, record.model_dump(mode="json"))
     if html is not None:
         write_file(html, bench_page(record))
     _show(record)
+
+
+def _peers(baseline: list[str] | None, dataset: str | None) -> list[PeerChoice]:
+    """Read which other tools are wanted.
+
+    Raises:
+        EnvironmentLacksError: what builds bundles is not installed, of which the peers are a part.
+    """
+    if not baseline:
+        return []
+    import importlib.util
+
+    from edgefetal.cli.bench_peers import parse_baselines
+    from edgefetal_devices.errors import EnvironmentLacksError
+
+    if importlib.util.find_spec("torch") is None:
+        raise EnvironmentLacksError("Other tools need the workstation's install; pip install 'edgefetal[build,peers]'.")
+    return parse_baselines(baseline, dataset)
 
 
 def _side(bundle: str, backend: str, precision: Precision, threads: int | None) -> Side:
@@ -171,6 +220,7 @@ def _input(source: Path | None, fps: float, *, simulated: bool, live: bool) -> I
     """Open the recording, or simulate one."""
     import tempfile
 
+    from edgefetal.cli.bench_sweep import simulate_sweep
     from edgefetal_devices.errors import InputError
     from edgefetal_runtime.bench.bench import Input
     from edgefetal_runtime.sources.live.address import is_address
@@ -180,35 +230,9 @@ def _input(source: Path | None, fps: float, *, simulated: bool, live: bool) -> I
     if source is not None and is_address(str(source)):
         raise InputError(f"{source} cannot be read twice; give a recording of it, which is played live too.")
     with tempfile.TemporaryDirectory() as folder:
-        path = _simulate(Path(folder)) if source is None else source.absolute()
+        path = simulate_sweep(Path(folder), "sweep", _WEEKS, _SEED).path if source is None else source.absolute()
         played = open_live(f"simulated:{path}?fps={fps:g}&loop=1") if live else None
         yield path, Input(open_source(path), played, fps, simulated=simulated or source is None)
-
-
-def _simulate(folder: Path) -> Path:
-    """Draw a sweep across the head of a fetus, as a video."""
-    import os
-
-    import numpy as np
-
-    from edgefetal.cli import terminal
-    from edgefetal_calibration.phantom.cine import Cine
-    from edgefetal_calibration.phantom.exam import Exam, ExamPlan
-    from edgefetal_calibration.phantom.exam_files import FRAMES_PER_S
-    from edgefetal_calibration.phantom.protocol import Protocol
-    from edgefetal_calibration.phantom.writers import write_video
-
-    exam = Exam(ExamPlan(Protocol.HEAD, _WEEKS, seed=_SEED, skill=1.0, frame_count=_FRAMES))
-    pictures = []
-    with terminal.steps() as progress:
-        advance = progress.step("simulate a sweep", _FRAMES)
-        for frame in exam.frames(os.cpu_count() or 1):
-            pictures.append(frame.picture)
-            advance()
-    _, fan = exam.probe_and_fan
-    path = folder / "sweep.avi"
-    write_video(Cine(np.stack(pictures), FRAMES_PER_S, fan.x_mm_per_px, fan.y_mm_per_px), path)
-    return path
 
 
 def _commands(
@@ -229,24 +253,12 @@ def _commands(
 
 def _show(record: BenchRecord) -> None:
     from edgefetal.cli import terminal
-    from edgefetal_runtime.bench.tables import (
-        headline,
-        latency_table,
-        machine_table,
-        stage_table,
-        start_table,
-        throughput_table,
-    )
+    from edgefetal_runtime.bench.tables import headline, titled_tables
 
-    shown: dict[str, Table] = {
-        "The machine": machine_table(record),
-        "Where a frame's time goes, one at a time": stage_table(record),
-        "Latency": latency_table(record),
-        "Throughput": throughput_table(record),
-        "Start and memory": start_table(record),
-    }
-    for title, table in shown.items():
+    for title, table in titled_tables(record).items():
         terminal.show_table(title, table.heads, table.rows)
+        if table.note:
+            terminal.say(table.note)
     for line in (*headline(record), *record.notes):
         terminal.say(line)
 

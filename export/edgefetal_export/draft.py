@@ -125,7 +125,7 @@ def judge_for(
     back_end = judging_back_end(read_profile(manifest.device))
     backend = open_backend(back_end, reference)
     if manifest.heads.mask:
-        manifest = _with_thresholds(manifest, backend, validation, progress)
+        manifest = with_thresholds(manifest, backend, validation, progress)
     advance = progress.step("run the float graph on validation subjects", len(validation))
     results = evaluate_frames(
         {REFERENCE: Network(manifest, backend)}, validation, frames_per_exam(manifest.heads), on_exam=advance
@@ -133,7 +133,7 @@ def judge_for(
     return Judge(manifest, back_end, validation, budget, results)
 
 
-def _with_thresholds(
+def with_thresholds(
     manifest: Manifest, backend: Backend, validation: Sequence[LabelledExam], progress: Progress
 ) -> Manifest:
     """Fit the thresholds of a network that outlines.

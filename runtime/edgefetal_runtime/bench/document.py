@@ -2,7 +2,7 @@
 
     python -m edgefetal_runtime.bench.document docs/performance.md docs/performance/*.json
 
-writes the page anew. A section that others write, such as the rows of other tools, is handed in as Markdown.
+writes the page anew.
 """
 
 from __future__ import annotations
@@ -14,16 +14,7 @@ from typing import TYPE_CHECKING, Final
 from edgefetal_devices.errors import EdgeFetalError, InputError
 from edgefetal_runtime.atomic import write_file
 from edgefetal_runtime.bench.record import read_record
-from edgefetal_runtime.bench.tables import (
-    Table,
-    conditions_table,
-    headline,
-    latency_table,
-    machine_table,
-    stage_table,
-    start_table,
-    throughput_table,
-)
+from edgefetal_runtime.bench.tables import Table, headline, titled_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +35,7 @@ the latencies' distribution. How it measures is said in `runtime/edgefetal_runti
 - **Throughput**: the whole examination and the network alone on the same frames, in turns, ratio pair by pair.
 - **Beside another**: blocks for each of which both are loaded anew, turns in the order AB BA within them. Intervals
   hold the true median in at least 99 % of cases, whatever the distribution.
+- **Beside other tools**: each in its own process, all in turns on the same recordings; ratios recording by recording.
 - **First result**: `edgefetal run` in a fresh process, from its start, with what it takes to write the examination.
 - **Disturbed**: others used more than a tenth of the cores before, after, or in more than one second of twenty; a
   hypervisor took more than 1 % of the time; or the machine throttled. Wall-clock times of such a run are not the
@@ -51,19 +43,18 @@ the latencies' distribution. How it measures is said in `runtime/edgefetal_runti
 """
 
 
-def performance_page(records: Mapping[str, BenchRecord], sections: Sequence[str] = ()) -> str:
+def performance_page(records: Mapping[str, BenchRecord]) -> str:
     """Write the page.
 
     Args:
         records: by the name of their file, as seen from the page.
-        sections: further Markdown, each with its heading, written behind the records.
     """
     if not records:
         raise InputError("There is no record to write the page from; run `make bench`.")
     parts = [_HEAD]
     for name, record in records.items():
         parts.append(_section(name, record))
-    return "\n".join([*parts, *sections])
+    return "\n".join(parts)
 
 
 def _section(name: str, record: BenchRecord) -> str:
@@ -75,23 +66,15 @@ def _section(name: str, record: BenchRecord) -> str:
         *(f"{line}\n" for line in headline(record)),
         f"The record: [{name}]({name}).\n",
     ]
-    titled = {
-        "The machine": machine_table(record),
-        "What it was doing": conditions_table(record),
-        "Where a frame's time goes": stage_table(record),
-        "Latency": latency_table(record),
-        "Throughput": throughput_table(record),
-        "Start and memory": start_table(record),
-    }
-    for title, table in titled.items():
-        parts.append(f"### {title}\n\n{_markdown(table)}")
+    parts += [f"### {title}\n\n{_markdown(table)}" for title, table in titled_tables(record).items()]
     parts += [f"{note}\n" for note in record.notes]
     return "\n".join(parts)
 
 
 def _markdown(table: Table) -> str:
     lines = [table.heads, tuple("---" for _ in table.heads), *table.rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    text = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return f"{text}\n{table.note}\n" if table.note else text
 
 
 def main(arguments: Sequence[str]) -> int:

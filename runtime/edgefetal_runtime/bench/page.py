@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgefetal_runtime.bench.tables import (
-    Table,
-    conditions_table,
-    headline,
-    latency_table,
-    machine_table,
-    stage_table,
-    start_table,
-    throughput_table,
-)
+from edgefetal_runtime.bench.tables import LATENCY, STAGES, Table, headline, titled_tables
 from edgefetal_runtime.svg import BLUE, GREY, ORANGE, Chart, Line, draw
 
 if TYPE_CHECKING:
@@ -42,13 +33,14 @@ th{color:var(--soft);font-weight:normal}
 figure{margin:0}svg{max-width:100%;height:auto}
 """
 _COLOURS: Final = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", GREY)
-_ONE_AT_A_TIME: Final = "One frame at a time, mean over all frames. In an examination the stages overlap."
 _WIDTH_PX, _ROW_PX, _LABEL_PX, _FIGURE_PX = 800, 26, 130, 90
 
 
 def bench_page(record: BenchRecord) -> bytes:
     """Write a record as UTF-8 HTML."""
     title = f"Benchmark of {record.subject.name} on {record.machine.board or record.machine.processor}"
+    tables = titled_tables(record)
+    pictures = {STAGES: f"<figure>{_waterfall(record)}</figure>\n", LATENCY: f"<figure>{draw(_cdf(record))}</figure>\n"}
     parts = [
         "<!doctype html>",
         "<html lang='en'><head><meta charset='utf-8'>",
@@ -58,25 +50,7 @@ def bench_page(record: BenchRecord) -> bytes:
         f"<h1>{escape(title)}</h1>",
         _banner(record),
         *(f"<p>{escape(line)}</p>" for line in headline(record)),
-        "<h2>Where a frame's time goes</h2>",
-        f"<figure>{_waterfall(record)}</figure>",
-        _table(stage_table(record)),
-        f"<p class='soft'>{_ONE_AT_A_TIME}</p>",
-        "<h2>Latency</h2>",
-        f"<figure>{draw(_cdf(record))}</figure>",
-        _table(latency_table(record)),
-        "<h2>Throughput</h2>",
-        _table(throughput_table(record)),
-        "<h2>Start and memory</h2>",
-        _table(start_table(record)),
-    ]
-    if record.versus is not None:
-        parts += ["<h2>Beside another</h2>", f"<p>{escape(record.versus.verdict)}</p>"]
-    parts += [
-        "<h2>The machine</h2>",
-        _table(machine_table(record)),
-        "<h2>What it was doing</h2>",
-        _table(conditions_table(record)),
+        *(f"<h2>{escape(title)}</h2>\n{pictures.get(title, '')}{_table(table)}" for title, table in tables.items()),
         *(f"<p class='soft'>{escape(note)}</p>" for note in record.notes),
         "<p class='soft'>Research software; not a medical device.</p></body></html>",
     ]
@@ -96,7 +70,8 @@ def _banner(record: BenchRecord) -> str:
 def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(text)}</th>" for text in table.heads)
     rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
+    note = f"\n<p class='soft'>{escape(table.note)}</p>" if table.note else ""
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>{note}"
 
 
 def _waterfall(record: BenchRecord) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgefetal_devices.errors import InputError
 
@@ -271,6 +271,73 @@ class VersusRecord(_Part):
     verdict: str
 
 
+class AccuracyRecord(_Part):
+    """Errors of head circumferences.
+
+    Args:
+        n: heads whose truth is known.
+        measured: of them, those that were measured.
+        mae_mm: mean size of the error of these, or null.
+        max_mm: the largest, or null.
+    """
+
+    n: int
+    measured: int
+    mae_mm: float | None
+    max_mm: float | None
+
+
+class PeerRecord(_Part):
+    """Another tool, or ours in the first row, at the same work.
+
+    Args:
+        name: as it was asked for.
+        title: what it is.
+        settings: its version and how it was used, or null.
+        unavailable: why it has no figures, or null.
+        prepare_s: seconds until it was ready: loading, compiling, quantising.
+        exams_per_minute: recordings that it examines in a minute, by the median.
+        ours_times_as_fast: how many times as fast ours examined the same recordings, one by one; null for ours.
+        peak_rss_mb: the most memory that its process had after it was ready, or null.
+        recordings: its errors on recordings whose truth is known, or null.
+        pictures: on labelled pictures, or null.
+        ours_worse_mm: by how much the error of ours is larger on the pictures that both measured, mean and its
+            one-sided 95 % bound; negative where it is smaller; null without pictures.
+        verdict: whether ours is ahead, in words; null for ours.
+    """
+
+    name: str
+    title: str
+    settings: str | None
+    unavailable: str | None = None
+    prepare_s: float | None = None
+    exams_per_minute: float | None = None
+    ours_times_as_fast: RatioRecord | None = None
+    peak_rss_mb: float | None = None
+    recordings: AccuracyRecord | None = None
+    pictures: AccuracyRecord | None = None
+    ours_worse_mm: tuple[float, float] | None = None
+    verdict: str | None = None
+
+
+class PeersRecord(_Part):
+    """Other tools at the same work, in turns.
+
+    Args:
+        frames: of a recording.
+        recordings: how many were examined by each.
+        simulated: whether they were drawn.
+        pictures: which labelled pictures were measured, in words, or null.
+        rows: ours first.
+    """
+
+    frames: int
+    recordings: int
+    simulated: bool
+    pictures: str | None
+    rows: tuple[PeerRecord, ...] = Field(min_length=1)
+
+
 class BenchRecord(_Part):
     """The whole record.
 
@@ -299,7 +366,7 @@ class BenchRecord(_Part):
         cold_start: fresh processes, or null.
         stream: live, or null.
         versus: another network beside it, or null.
-        peers: rows of other tools that did the same work.
+        peers: other tools that did the same work, or null.
         notes: what was left out, and why.
     """
 
@@ -327,7 +394,7 @@ class BenchRecord(_Part):
     cold_start: ColdStartRecord | None
     stream: StreamRecord | None
     versus: VersusRecord | None
-    peers: tuple[dict[str, JsonValue], ...] = ()
+    peers: PeersRecord | None = None
     notes: tuple[str, ...] = ()
 
 

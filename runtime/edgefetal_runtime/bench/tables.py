@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from edgefetal_runtime.bench.record import BenchRecord, PercentilesRecord, RatioRecord
+    from edgefetal_runtime.bench.record import (
+        AccuracyRecord,
+        BenchRecord,
+        PeersRecord,
+        PercentilesRecord,
+        RatioRecord,
+    )
 
 _NONE: Final = "-"
 
@@ -20,10 +26,30 @@ class Table:
     Args:
         heads: heads of the columns.
         rows: cells, as many in each.
+        note: what to know when reading it, or nothing.
     """
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+STAGES, LATENCY, MACHINE = "Where a frame's time goes", "Latency", "The machine"
+
+
+def titled_tables(record: BenchRecord) -> dict[str, Table]:
+    """Return all tables of a record by their titles, in the order in which they are read."""
+    peers = record.peers
+    beside = {} if peers is None else {"Beside other tools": peer_table(peers), "How": peer_settings_table(peers)}
+    return {
+        STAGES: stage_table(record),
+        LATENCY: latency_table(record),
+        "Throughput": throughput_table(record),
+        "Start and memory": start_table(record),
+        **beside,
+        MACHINE: machine_table(record),
+        "What it was doing": conditions_table(record),
+    }
 
 
 def figure(value: float | None, digits: int = 2) -> str:
@@ -64,7 +90,8 @@ def stage_table(record: BenchRecord) -> Table:
     rows.append(("sum of the stages", figure(total), _NONE, _NONE, f"{record.stages_over_glass:.1%} of the line below"))
     rows.append(("glass to result", figure(latency.mean), figure(latency.p50), figure(latency.p95), ""))
     rows.append(("end of a sweep", _NONE, figure(record.sweep_end_ms), _NONE, "once a sweep: choose and measure"))
-    return Table(("stage", "mean (ms)", "p50 (ms)", "p95 (ms)", ""), tuple(rows))
+    heads = ("stage", "mean (ms)", "p50 (ms)", "p95 (ms)", "")
+    return Table(heads, tuple(rows), "One frame at a time. In an examination the stages overlap.")
 
 
 def latency_table(record: BenchRecord) -> Table:
@@ -178,3 +205,51 @@ def conditions_table(record: BenchRecord) -> Table:
         ("warm-up", f"{record.warm_up.frames} frames, {record.warm_up.rule}"),
     ]
     return Table(("", ""), tuple(rows))
+
+
+def peer_table(peers: PeersRecord) -> Table:
+    """Write other tools beside ours: speed, memory, and errors of the same heads."""
+    rows = []
+    for row in peers.rows:
+        if row.unavailable is not None:
+            rows.append((row.name, *[_NONE] * 5, f"not compared: {row.unavailable}"))
+            continue
+        ratio = row.ours_times_as_fast
+        rows.append(
+            (
+                row.name,
+                figure(row.exams_per_minute, 1),
+                _NONE if ratio is None else ratio_text(ratio),
+                figure(row.peak_rss_mb, 0),
+                _errors(row.recordings),
+                _errors(row.pictures),
+                row.verdict or "what is benched",
+            )
+        )
+    heads = (
+        "tool",
+        "exams a minute",
+        "ours: times as fast",
+        "memory (MB)",
+        "HC of sweeps",
+        "HC of pictures",
+        "verdict",
+    )
+    drawn = "simulated " if peers.simulated else ""
+    pictures = "" if peers.pictures is None else f", and {peers.pictures}"
+    note = (
+        f"Each tool in a process of its own, in turns: {peers.recordings} {drawn}sweeps of {peers.frames} frames"
+        f"{pictures}. HC: mean and largest error in mm (measured of all). Memory: the most that its process had once "
+        "it was ready."
+    )
+    return Table(heads, tuple(rows), note)
+
+
+def peer_settings_table(peers: PeersRecord) -> Table:
+    """Write what each tool is and how it was used."""
+    rows = [(row.name, row.title, row.settings or _NONE, figure(row.prepare_s, 1)) for row in peers.rows]
+    return Table(("tool", "what it is", "how it was used", "ready after (s)"), tuple(rows))
+
+
+def _errors(of: AccuracyRecord | None) -> str:
+    return _NONE if of is None else f"{figure(of.mae_mm)}, {figure(of.max_mm, 1)} ({of.measured} of {of.n})"

@@ -1,0 +1,164 @@
+"""`edgefetal bench --baseline`: other tools at the same work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgefetal_calibration.datasets.hc18 import HeadCase
+    from edgefetal_export.peers.peer import Recording
+    from edgefetal_export.peers.table import PeerChoice
+    from edgefetal_runtime.bench.record import PeersRecord
+    from edgefetal_runtime.infer.bundle import Bundle
+
+_ALL = "all"
+_WEEKS = (18.0, 36.0)
+_SEED = 101
+_STACKS = (".mha", ".mhd")
+
+
+def parse_baselines(texts: Sequence[str], dataset: str | None) -> list[PeerChoice]:
+    """Read the peers that were asked for; `all` are those that need nothing else, or no more than the data given.
+
+    Raises:
+        InputError: there is no such peer, it is named twice, or it needs labelled pictures and there are none.
+    """
+    from edgefetal_devices.errors import InputError
+    from edgefetal_export.peers.table import TABLE, PeerChoice, parse_peer
+
+    choices: list[PeerChoice] = []
+    for text in texts:
+        if text == _ALL:
+            free = (entry for entry in TABLE if entry.argument is None and (dataset or not entry.needs_data))
+            choices += [PeerChoice(entry, None) for entry in free]
+        else:
+            choices.append(parse_peer(text))
+    names = [(choice.entry.name, choice.argument) for choice in choices]
+    for choice in choices:
+        if names.count((choice.entry.name, choice.argument)) > 1:
+            raise InputError(f"{choice.name} is named twice; name each peer once.")
+        if choice.entry.needs_data and dataset is None:
+            raise InputError(f"{choice.name} takes its ranges from labelled pictures; give --dataset hc18:PATH.")
+    return choices
+
+
+def run_peers(
+    bundle: Bundle,
+    backend: str,
+    threads: int | None,
+    choices: Sequence[PeerChoice],
+    dataset: str | None,
+    source: Path | None,
+    count: int,
+    *,
+    simulated: bool,
+) -> PeersRecord:
+    """Have our bundle and the peers examine the same recordings and measure the same pictures.
+
+    Args:
+        bundle: the bundle.
+        backend: its back end.
+        threads: CPU threads of every tool, or None for its own choice.
+        choices: the peers.
+        dataset: labelled pictures as `KIND:PATH`, or None.
+        source: the recording, or None to simulate some.
+        count: recordings, or times that the one is examined.
+        simulated: whether the recording is simulated.
+
+    Raises:
+        InputError: the bundle measures no heads, or a peer has learnt pictures that it would be judged on.
+        DatasetError: the labelled pictures cannot be read.
+        SourceError: the recording cannot be read, or has no scale.
+    """
+    import tempfile
+
+    from edgefetal.cli import terminal
+    from edgefetal_calibration.datasets.kinds import read_heads
+    from edgefetal_calibration.datasets.split import Part, parse_split
+    from edgefetal_devices.errors import InputError
+    from edgefetal_export.peers.beside import compare_peers, refuse_learnt
+    from edgefetal_export.peers.peer import Job
+    from edgefetal_runtime.bench.record import PeersRecord
+    from edgefetal_runtime.infer.bundle import HEAD, SPLIT
+
+    if HEAD not in bundle.manifest.heads.mask:
+        raise InputError(f"{bundle.path} outlines no head, which is what peers are compared on; give one that does.")
+    parts: dict[Part, list[HeadCase]] = {part: [] for part in Part}
+    said = None
+    if dataset is not None:
+        kind, cases = read_heads(dataset)
+        split = parse_split(bundle.read(SPLIT), bundle.path / SPLIT)
+        parts = {part: split.select(cases, part) for part in Part}
+        held_out = parts[Part.HELD_OUT]
+        if not held_out:
+            raise InputError(f"{dataset} holds no picture that the bundle has not learnt; give others.")
+        said = f"{len(held_out)} held-out pictures of {kind.name} ({kind.attribution})"
+        refuse_learnt(choices, held_out)
+    job = Job(bundle.path.absolute(), backend, threads, tuple(parts[Part.TRAIN]), tuple(parts[Part.VALIDATION]))
+    with tempfile.TemporaryDirectory() as folder:
+        recordings = (
+            _simulated(Path(folder), count) if source is None else [_given(source, simulated=simulated)] * count
+        )
+        with terminal.steps() as progress:
+            rows = compare_peers(job, choices, recordings, parts[Part.HELD_OUT], progress)
+        frames = sum(1 for _ in recordings[0].open().frames())
+    return PeersRecord(
+        frames=frames,
+        recordings=count,
+        simulated=simulated or source is None,
+        pictures=said,
+        rows=rows,
+    )
+
+
+def _simulated(folder: Path, count: int) -> list[Recording]:
+    """Draw sweeps across heads of fetuses of different ages."""
+    import numpy as np
+
+    from edgefetal.cli.bench_sweep import simulate_sweep
+    from edgefetal_export.peers.peer import Recording
+    from edgefetal_runtime.scale import Scale
+
+    recordings = []
+    for number, weeks in enumerate(np.linspace(*_WEEKS, count).tolist(), 1):
+        drawn = simulate_sweep(folder, f"sweep-{number:02d}", weeks, _SEED + number, stack=True)
+        recordings.append(
+            Recording(
+                path=drawn.path,
+                stack=drawn.stack,
+                scale=Scale(drawn.mm_per_px, drawn.mm_per_px, origin="drawn"),
+                states_scale=False,
+                truth_mm=drawn.hc_mm,
+                simulated=True,
+            )
+        )
+    return recordings
+
+
+def _given(source: Path, *, simulated: bool) -> Recording:
+    """Take a recording whose truth nobody knows.
+
+    Raises:
+        SourceError: it cannot be read.
+        InputError: it has no scale, without which nobody measures.
+    """
+    from edgefetal_devices.errors import InputError
+    from edgefetal_export.peers.peer import Recording
+    from edgefetal_runtime.scale import Scale
+    from edgefetal_runtime.sources.source import open_source
+
+    path = source.absolute()
+    scale = next(iter(open_source(path).frames())).scale
+    if not isinstance(scale, Scale):
+        raise InputError(f"{source} does not say how large its pixels are ({scale.reason}); give one that does.")
+    return Recording(
+        path=path,
+        stack=path if path.suffix in _STACKS else None,
+        scale=scale,
+        states_scale=True,
+        truth_mm=None,
+        simulated=simulated,
+    )

@@ -1,0 +1,88 @@
+"""Networks in the place of ours in our own examination: ours, and the float graph in two runtimes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from edgefetal_runtime.biometry.measurement import Measured
+from edgefetal_runtime.biometry.principal import PRINCIPAL, principal_length
+from edgefetal_runtime.exam.find import find
+from edgefetal_runtime.exam.pipeline import examine
+from edgefetal_runtime.exam.record import ALL_SWEEPS
+from edgefetal_runtime.infer.bundle import HEAD, REFERENCE, load_bundle
+from edgefetal_runtime.infer.network import Network, load_network
+
+if TYPE_CHECKING:
+    from edgefetal_export.peers.peer import Job, Recording
+    from edgefetal_runtime.frame import Frame
+    from edgefetal_runtime.infer.backends import Backend
+    from edgefetal_runtime.infer.bundle import Bundle, Manifest
+
+
+@dataclass(frozen=True, eq=False)
+class InPlace:
+    """Our examination with another network in the place of ours.
+
+    Args:
+        bundle: whose manifest says what the network's outputs mean.
+        network: the network.
+        settings: of the tool that runs it.
+    """
+
+    bundle: Bundle
+    network: Network
+    settings: str
+
+    def examine(self, recording: Recording) -> float | None:
+        """Examine a recording as `edgefetal run` does; return HC in mm, or None."""
+        source = recording.open()
+        result = examine(source, recording.path.name, self.bundle, self.network, simulated=recording.simulated)
+        values = {value.sweep: value.value for value in result.exam.measurements if value.name == PRINCIPAL[HEAD].name}
+        return values.get(ALL_SWEEPS, next(iter(values.values()), None))
+
+    def measure(self, frame: Frame) -> float | None:
+        """Measure the head in one picture as `edgefetal evaluate` does; return HC in mm, or None."""
+        image, box = self.network.prepare(frame.pixels)
+        found = find(self.network.manifest, HEAD, image, self.network.infer(image), box, frame.scale)
+        measured = principal_length(found, HEAD)
+        return measured.value if isinstance(measured, Measured) else None
+
+
+def in_place(bundle: Bundle, manifest: Manifest, backend: Backend, settings: str) -> InPlace:
+    """Put a network in the place of the bundle's."""
+    return InPlace(replace(bundle, manifest=manifest), Network(manifest, backend), settings)
+
+
+def threads_said(job: Job) -> str:
+    """Say how many threads a network has."""
+    return "as many threads as it takes" if job.threads is None else f"{job.threads} threads"
+
+
+def open_ours(job: Job, backend: str | None) -> InPlace:
+    """Load the bundle as `edgefetal run` does.
+
+    Args:
+        job: the job.
+        backend: the back end, or None for the job's.
+    """
+    bundle = load_bundle(job.bundle)
+    network = load_network(bundle, backend=backend or job.backend, threads=job.threads)
+    return InPlace(bundle, network, f"the graph that ships, {network.backend.name}, {threads_said(job)}")
+
+
+def open_onnxruntime(job: Job, _argument: str | None) -> InPlace:
+    """Load the float graph into onnxruntime with all of its optimisations, which is how it comes."""
+    return _float_graph(job, "onnxruntime")
+
+
+def open_openvino(job: Job, _argument: str | None) -> InPlace:
+    """Load the float graph into OpenVINO, tuned for latency as its guide says."""
+    return _float_graph(job, "openvino")
+
+
+def _float_graph(job: Job, backend: str) -> InPlace:
+    bundle = load_bundle(job.bundle)
+    network = load_network(bundle, backend=backend, file=REFERENCE, threads=job.threads)
+    return InPlace(bundle, network, f"float, {backend} {metadata.version(backend)}, {threads_said(job)}")
