@@ -357,6 +357,7 @@ class Engine:
     """An engine that was opened."""
 
     name = "tensorrt"
+    lanes = 1
 
     def __init__(self, board: MadeUpBoard, plan: bytes) -> None:
         head, self.graph = plan.split(b"\n", 1)

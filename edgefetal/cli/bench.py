@@ -193,11 +193,16 @@ def _side(bundle: str, backend: str, precision: Precision, threads: int | None) 
         if precision is Precision.FLOAT:
             raise InputError("What was finished here is an engine of the graph that ships; name the bundle's folder.")
         loaded, _ = open_active(backend=backend, threads=threads)
-        return Side(loaded, "shipped", threads, lambda: open_active(backend=backend, threads=threads)[1])
+        return Side(
+            loaded, "shipped", threads, lambda lanes: open_active(backend=backend, threads=threads, lanes=lanes)[1]
+        )
     loaded = load_bundle(bundle_folder(bundle))
     file = MODEL if precision is Precision.SHIPPED else REFERENCE
     return Side(
-        loaded, precision.value, threads, lambda: load_network(loaded, backend=backend, file=file, threads=threads)
+        loaded,
+        precision.value,
+        threads,
+        lambda lanes: load_network(loaded, backend=backend, file=file, threads=threads, lanes=lanes),
     )
 
 

@@ -163,7 +163,7 @@ def run(
             f"Nothing says that the pictures of {source} are of one fetus, so one age cannot hold for all; run them "
             "one by one, or leave the age out."
         )
-    loaded, network = _open_bundle(bundle, backend, threads)
+    loaded, network = _open_bundle(bundle, backend, threads, live=isinstance(opened, LiveSource))
     about = BundleRecord(name=loaded.manifest.name, sha256=loaded.sha256, backend=network.backend.name)
     name = opened.name if isinstance(opened, LiveSource) else source
     report: dict[str, Any] = {}
@@ -226,7 +226,7 @@ def _run_many(
     from edgefetal.cli import terminal
 
     threads = spreading.threads(threads)
-    opened = _open_bundle(bundle, backend, threads)
+    opened = _open_bundle(bundle, backend, threads, live=False)
     value = run_each(source, out, opened, settings, spreading, backend, threads)
     terminal.write_json(json_file, value)
     show_each(value)
@@ -255,15 +255,18 @@ def _scale_wish(
     )
 
 
-def _open_bundle(name: str, backend: str, threads: int | None) -> tuple[Bundle, Network]:
+def _open_bundle(name: str, backend: str, threads: int | None, *, live: bool) -> tuple[Bundle, Network]:
     """Open a bundle to measure with: what was finished on this machine, or one that its processor runs."""
     from edgefetal.starter import bundle_folder
+    from edgefetal_runtime.infer.cores import lanes_for_files
     from edgefetal_runtime.infer.finished import ACTIVE, open_active
     from edgefetal_runtime.infer.golden import open_for_clinic
 
+    # Live, the next frame is not there yet, and all threads work on this one.
+    lanes = 1 if live else lanes_for_files(threads)
     if name == ACTIVE:
-        return open_active(backend=backend, threads=threads)
-    return open_for_clinic(bundle_folder(name), backend=backend, threads=threads)
+        return open_active(backend=backend, threads=threads, lanes=lanes)
+    return open_for_clinic(bundle_folder(name), backend=backend, threads=threads, lanes=lanes)
 
 
 def _show_kept(kept: Kept, store: Path | None, out: Path | None, report: Mapping[str, Any]) -> None:

@@ -148,6 +148,7 @@ class Lost:
     """A back end whose GPU is lost to this process from one frame on."""
 
     name = "lost"
+    lanes = 1
 
     def __init__(self, backend: Backend, at: int) -> None:
         self._backend, self._left = backend, at

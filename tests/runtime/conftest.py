@@ -100,6 +100,7 @@ class ScriptedBackend:
 
     answers: Sequence[Answer]
     name: str = "scripted"
+    lanes: int = 1
     images: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
     def run(self, image: npt.NDArray[np.float32]) -> Answer:

@@ -12,6 +12,7 @@ from edgefetal_runtime.exam.find import find
 from edgefetal_runtime.exam.pipeline import examine
 from edgefetal_runtime.exam.record import ALL_SWEEPS
 from edgefetal_runtime.infer.bundle import HEAD, REFERENCE, load_bundle
+from edgefetal_runtime.infer.cores import lanes_for_files
 from edgefetal_runtime.infer.network import Network, load_network
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def in_place(bundle: Bundle, manifest: Manifest, backend: Backend, settings: str
 
 def threads_said(job: Job) -> str:
     """Say how many threads a network has."""
-    return "as many threads as it takes" if job.threads is None else f"{job.threads} threads"
+    return "all cores" if job.threads is None else f"{job.threads} threads"
 
 
 def open_ours(job: Job, backend: str | None) -> InPlace:
@@ -68,8 +69,10 @@ def open_ours(job: Job, backend: str | None) -> InPlace:
         backend: the back end, or None for the job's.
     """
     bundle = load_bundle(job.bundle)
-    network = load_network(bundle, backend=backend or job.backend, threads=job.threads)
-    return InPlace(bundle, network, f"the graph that ships, {network.backend.name}, {threads_said(job)}")
+    lanes = lanes_for_files(job.threads)
+    network = load_network(bundle, backend=backend or job.backend, threads=job.threads, lanes=lanes)
+    side_by_side = "" if network.backend.lanes == 1 else f", {network.backend.lanes} frames side by side"
+    return InPlace(bundle, network, f"the graph that ships, {network.backend.name}, {threads_said(job)}{side_by_side}")
 
 
 def open_onnxruntime(job: Job, _argument: str | None) -> InPlace:

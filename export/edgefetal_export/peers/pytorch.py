@@ -49,6 +49,7 @@ def _in_torch(job: Job, run: str | None, *, compiled: bool) -> InPlace:
 
     class _Torch:
         name = "torch-compile" if compiled else "torch"
+        lanes = 1
 
         def run(self, image: Array) -> dict[str, Array]:
             with torch.inference_mode():

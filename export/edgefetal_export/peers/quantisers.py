@@ -97,6 +97,7 @@ def open_nncf(job: Job, _argument: str | None) -> InPlace:
 
     class _Nncf:
         name = "nncf"
+        lanes = 1
 
         def run(self, image: Array) -> dict[str, Array]:
             answers = request.infer([image], share_outputs=False)

@@ -19,6 +19,7 @@ from edgefetal_runtime.bench.statistics import percentiles
 from edgefetal_runtime.bench.stream import time_stream
 from edgefetal_runtime.bench.versus import clock_of, time_versus, versus_record
 from edgefetal_runtime.bench.whole import time_whole
+from edgefetal_runtime.infer.cores import lanes_for_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,19 +47,20 @@ class Side:
         bundle: its bundle.
         graph: which of the bundle's graphs.
         threads: CPU threads, or None for the back end's own choice.
-        load: loads it.
+        load: loads it, to run so many frames side by side.
     """
 
     bundle: Bundle
     graph: Graph
     threads: int | None
-    load: Callable[[], Network]
+    load: Callable[[int], Network]
 
-    def record(self, network: Network) -> SubjectRecord:
+    def record(self, network: Network, lanes: int) -> SubjectRecord:
         """Write it down.
 
         Args:
             network: it, loaded.
+            lanes: frames of a file that are analysed side by side.
         """
         manifest = self.bundle.manifest
         precisions = sorted({layers.precision for layers in manifest.layers})
@@ -69,6 +71,7 @@ class Side:
             precision="fp32" if self.graph == "float" else "+".join(precisions),
             backend=network.backend.name,
             threads=self.threads,
+            lanes=lanes,
         )
 
 
@@ -149,8 +152,9 @@ def run_bench(
         EnvironmentLacksError: a back end cannot run here.
     """
     source, kept = _looked_at(frames)
-    network = side.load()
-    subject = side.record(network)
+    # One frame at a time, and live, all threads work on one frame; of a file several frames are worked on.
+    network, for_files = side.load(1), side.load(lanes_for_files(side.threads))
+    subject = side.record(network, for_files.backend.lanes)
     notes: list[str] = []
     with Watch() as watch:
         on_part("stages")
@@ -161,7 +165,7 @@ def run_bench(
             watch.phase(PIPELINE) if name == "whole" else watch.phase()
 
         throughput = time_whole(
-            frames.source, side.bundle, network, plan.pairs, simulated=frames.simulated, on_pass=on_pass
+            frames.source, side.bundle, for_files, plan.pairs, simulated=frames.simulated, on_pass=on_pass
         )
         watch.phase()
         on_part("live")
@@ -235,10 +239,10 @@ def _streamed(side: Side, network: Network, frames: Input, plan: Plan) -> Stream
 
 
 def _compared(side: Side, subject: SubjectRecord, against: Side, kept: Sequence[Frame], plan: Plan) -> VersusRecord:
-    loaded = [one.load() for one in (side, against)]
+    loaded = [one.load(1) for one in (side, against)]
     same_threads = side.threads if side.threads == against.threads else None
-    versus = time_versus(side.load, against.load, kept, blocks=plan.blocks, rounds=plan.rounds)
-    return versus_record(versus, subject, against.record(loaded[1]), clock_of(loaded, same_threads))
+    versus = time_versus(lambda: side.load(1), lambda: against.load(1), kept, blocks=plan.blocks, rounds=plan.rounds)
+    return versus_record(versus, subject, against.record(loaded[1], 1), clock_of(loaded, same_threads))
 
 
 def _started(commands: Commands | None, plan: Plan, notes: list[str]) -> tuple[ColdStartRecord | None, float | None]:

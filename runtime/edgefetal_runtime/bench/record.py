@@ -118,6 +118,7 @@ class SubjectRecord(_Part):
         precision: what its manifest says of its layers.
         backend: back end that ran it.
         threads: CPU threads that it was given, or null for the back end's own choice.
+        lanes: frames of a file that were analysed side by side.
     """
 
     name: str
@@ -126,6 +127,7 @@ class SubjectRecord(_Part):
     precision: str
     backend: str
     threads: int | None
+    lanes: int
 
 
 class SourceRecord(_Part):
@@ -354,8 +356,9 @@ class BenchRecord(_Part):
         latency_ms: glass to result: from asking a file for a frame to its result, one frame at a time.
         latency_cdf_ms: the same at 0, 1, ... 100 %.
         sweep_end_ms: median of what it takes to end a sweep: to choose among its best frames and to measure.
-        throughput_fps: frames a second of a whole examination, whose stages overlap; median.
-        bare_inference_fps: frames a second of the network alone on the same frames, prepared beforehand; median.
+        throughput_fps: frames a second of a whole examination, whose stages overlap or which has lanes; median.
+        bare_inference_fps: frames a second of the network alone on the same frames, prepared beforehand, in as many
+            lanes; median.
         pipeline_over_bare: the one over the other, pair by pair; median.
         pipeline_over_bare_interval: its interval, or null where there were too few pairs.
         cpu_cores: processor seconds a second of the whole examination.

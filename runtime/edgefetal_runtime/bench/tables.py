@@ -163,9 +163,10 @@ def machine_table(record: BenchRecord) -> Table:
     threads = "its own choice of threads"
     if subject.threads is not None:
         threads = f"{subject.threads} thread{'s' if subject.threads > 1 else ''}"
+    lanes = "" if subject.lanes == 1 else f"; of files {subject.lanes} frames side by side"
     rows = [
         ("bundle", f"{subject.name} {subject.sha256[:12]}, {subject.graph} graph, {subject.precision}"),
-        ("back end", f"{subject.backend}, {threads}"),
+        ("back end", f"{subject.backend}, {threads}{lanes}"),
         (
             "frames",
             f"{source.frames} of {width_px} x {height_px}, {source.kind}{', simulated' if source.simulated else ''}",

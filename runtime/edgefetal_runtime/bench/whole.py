@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from edgefetal_runtime.bench.statistics import Interval, median_interval
 from edgefetal_runtime.exam.pipeline import examine
+from edgefetal_runtime.exam.stages import in_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +55,8 @@ def time_whole(
 ) -> Throughput:
     """Time passes over all frames, the whole examination and the network alone, in an order that alternates.
 
-    A bare pass runs the network on frames that were prepared beforehand, one after another, as the pipeline does; where
-    a source has more than `MAX_KEPT` frames it takes these over and over.
+    A bare pass runs the network on frames that were prepared beforehand, as the examination does: one after another, or
+    in as many lanes. Where a source has more than `MAX_KEPT` frames it takes these over and over.
 
     Args:
         source: the frames; it can be read again.
@@ -75,9 +77,14 @@ def time_whole(
         count += 1
     cpu_s: list[float] = []
 
+    def infer(number: int) -> int:
+        network.infer(images[number % len(images)])
+        return number
+
     def bare() -> None:
-        for number in range(count):
-            network.infer(images[number % len(images)])
+        lanes = network.backend.lanes
+        done = map(infer, range(count)) if lanes == 1 else in_lanes(range(count), infer, lanes)
+        deque(done, maxlen=0)
 
     def whole() -> None:
         since_s = _cpu_s()

@@ -35,7 +35,7 @@ from edgefetal_runtime.exam.record import (
     Timings,
     measurement_record,
 )
-from edgefetal_runtime.exam.stages import overlapped
+from edgefetal_runtime.exam.stages import in_lanes, overlapped
 from edgefetal_runtime.infer.bundle import HEAD, NO_PLANE
 from edgefetal_runtime.scale import NoScale
 from edgefetal_runtime.sweep.glance import glance
@@ -181,6 +181,13 @@ def _stages(network: Network) -> tuple[Callable[[_Work], _Work], ...]:
     return _timed("prepare", prepare), _timed("infer", infer), _timed("find", find)
 
 
+def _through(steps: Sequence[Callable[[_Work], _Work]], work: _Work) -> _Work:
+    """Take a frame through all stages, one after another."""
+    for step in steps:
+        step(work)
+    return work
+
+
 def _read(frames: Iterable[Frame]) -> Iterator[_Work]:
     """Read frames, with the time that each took."""
     since_s = time.perf_counter()
@@ -190,7 +197,9 @@ def _read(frames: Iterable[Frame]) -> Iterator[_Work]:
 
 
 def analyse(network: Network, frames: Iterable[Frame], watch: Stopwatch, ahead: int = 2) -> Generator[Seen, None, None]:
-    """Pass frames through the stages, which overlap, and yield them in order.
+    """Pass frames through the stages and yield them in order.
+
+    The stages overlap; where the network runs several frames side by side, whole frames do.
 
     Args:
         network: the network.
@@ -201,7 +210,13 @@ def analyse(network: Network, frames: Iterable[Frame], watch: Stopwatch, ahead: 
     Raises:
         SourceError: a frame cannot be read.
     """
-    for work in overlapped(_read(frames), *_stages(network), ahead=ahead):
+    steps, lanes = _stages(network), network.backend.lanes
+    works = (
+        overlapped(_read(frames), *steps, ahead=ahead)
+        if lanes == 1
+        else in_lanes(_read(frames), lambda work: _through(steps, work), lanes, ahead)
+    )
+    for work in works:
         assert work.finding is not None  # noqa: S101 - every stage was passed
         assert work.glance is not None  # noqa: S101 - likewise
         watch.add(work.spent_s)
@@ -226,8 +241,7 @@ def in_turn(network: Network, frames: Iterable[Frame]) -> Iterator[tuple[Seen, M
     """
     steps = _stages(network)
     for work in _read(frames):
-        for step in steps:
-            step(work)
+        _through(steps, work)
         assert work.finding is not None  # noqa: S101 - every stage was passed
         assert work.glance is not None  # noqa: S101 - likewise
         yield Seen(work.finding, work.glance, time.monotonic()), work.spent_s

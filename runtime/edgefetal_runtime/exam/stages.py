@@ -1,17 +1,20 @@
-"""Stages that overlap: each runs in a thread of its own, and hands its results on in order over a short queue.
+"""Work on several cores: stages that overlap, or lanes in each of which a whole item is worked on. Both keep the order.
 
 Reading, preprocessing, the network and geometry release Python's lock for most of their time, so on two cores they run
-beside one another. Whatever ends first ends all: the source, an error in any stage, or whoever consumes the results.
+beside one another. Stages hand an item on as soon as the next one is free, which is quickest for one item; lanes wait
+for nobody, which is quickest for many. Whatever ends first ends all: the source, an error, or whoever consumes the
+results.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -46,9 +49,10 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Say that nothing more comes, and why, if it is an error; what is queued is still read."""
+        """Say that nothing more comes, and why, if it is an error; what is queued is still read, and once is enough."""
         with self._changed:
-            self._ended, self._error = True, error
+            if not self._ended:
+                self._ended, self._error = True, error
             self._changed.notify_all()
 
     def abandon(self) -> None:
@@ -94,16 +98,73 @@ def overlapped(source: Iterable[T], *steps: Callable[[T], T], ahead: int = 2) ->
         threading.Thread(target=_pump, args=(feed, step, channel), name=f"stage {number}", daemon=True)
         for number, (feed, step, channel) in enumerate(zip(feeds, (None, *steps), channels, strict=False))
     ]
+    yield from _running(threads, channels, channels[-1])
+
+
+def in_lanes(source: Iterable[T], step: Callable[[T], T], lanes: int, ahead: int = 2) -> Iterator[T]:
+    """Pass items through one step, several of them at a time, and yield them in order.
+
+    Closing the iterator stops every thread, as with `overlapped`.
+
+    Args:
+        source: read in a thread of its own.
+        step: called in as many threads as there are lanes.
+        lanes: items that are worked on side by side; the first goes to the first lane, the next to the next.
+        ahead: items that may wait before a lane, and behind it.
+
+    Raises:
+        BaseException: what the source or the step raised, after all items before it.
+    """
+    feeds: list[Channel[T]] = [Channel(ahead) for _ in range(lanes)]
+    done: list[Channel[T]] = [Channel(ahead) for _ in range(lanes)]
+    threads = [threading.Thread(target=_deal, args=(source, feeds), name="stage 0", daemon=True)]
+    for number, (feed, channel) in enumerate(zip(feeds, done, strict=True)):
+        threads.append(
+            threading.Thread(target=_pump, args=(feed, step, channel), name=f"stage lane {number}", daemon=True)
+        )
+    yield from _running(threads, [*feeds, *done], _in_turn(done))
+
+
+def _running(threads: Sequence[threading.Thread], channels: Sequence[Channel[T]], results: Iterable[T]) -> Iterator[T]:
+    """Yield results while threads make them, the first of which reads the source."""
     for thread in threads:
         thread.start()
     try:
-        yield from channels[-1]
+        yield from results
     finally:
         for channel in channels:
             channel.abandon()
         # The first thread may wait inside a source; the others only wait on channels.
         for thread in threads[1:]:
             thread.join()
+
+
+def _in_turn(channels: Sequence[Channel[T]]) -> Iterator[T]:
+    """Yield one item of each channel after the other, until the one whose turn it is has ended."""
+    nothing = object()
+    for items in itertools.cycle([iter(channel) for channel in channels]):
+        item = next(items, nothing)
+        if item is nothing:
+            return
+        yield cast("T", item)
+
+
+def _deal(source: Iterable[T], feeds: Sequence[Channel[T]]) -> None:
+    """Read items and hand one to each lane after the other; an error goes to the lane whose turn it is."""
+    turn = 0
+    try:
+        for item in source:
+            feeds[turn].put(item)
+            turn = (turn + 1) % len(feeds)
+    except _Closed:
+        pass
+    except BaseException as error:  # noqa: BLE001 - raised again where the results are read
+        feeds[turn].end(error)
+    finally:
+        for feed in feeds:
+            feed.end()
+        if (close := getattr(source, "close", None)) is not None:
+            close()
 
 
 def _pump(feed: Iterable[T], step: Callable[[T], T] | None, out: Channel[T]) -> None:

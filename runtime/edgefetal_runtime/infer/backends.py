@@ -25,6 +25,10 @@ class Backend(Protocol):
     def name(self) -> str:
         """Return the back end's name in the table."""
 
+    @property
+    def lanes(self) -> int:
+        """Return how many threads may run it side by side."""
+
     def run(self, image: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
         """Run one input, shape (1, 1, H, W); return the graph's outputs by name."""
 
@@ -37,7 +41,8 @@ class BackendEntry:
         name: name on the command line.
         module: module that offers `opens`.
         needs: what must be installed, for the message when it is not.
-        opens: name of its function `(model: bytes, threads: int | None) -> Backend`.
+        opens: name of its function `(model: bytes, threads: int | None, lanes: int) -> Backend`; one whose runs must
+            follow one another takes no lanes for one.
         auto_on: processors on which `auto` takes it, as `platform.machine()` calls them; None for all. By its name it
             is taken anywhere.
         without_torch: whether it gets a process of its own where torch is installed, which might come into this one.
@@ -82,13 +87,15 @@ TABLE = (
 )
 
 
-def open_backend(name: str, model: bytes, threads: int | None = None) -> Backend:
+def open_backend(name: str, model: bytes, threads: int | None = None, lanes: int = 1) -> Backend:
     """Load a graph into a back end.
 
     Args:
         name: a name of the table, or `auto` for the first that is meant for this processor and is available.
         model: the ONNX graph, whole.
         threads: CPU threads, or None for the back end's own choice.
+        lanes: inputs that are to be run side by side, among which the threads are divided; see `Backend.lanes` for what
+            came of it.
 
     Raises:
         InputError: the table has no such name.
@@ -101,18 +108,18 @@ def open_backend(name: str, model: bytes, threads: int | None = None) -> Backend
     reasons = []
     for entry in entries:
         try:
-            return _opened(entry, model, threads)
+            return _opened(entry, model, threads, lanes)
         # A driver library that does not load raises OSError, not ImportError.
         except (ImportError, OSError) as error:  # noqa: PERF203 - the table has a handful of rows
             reasons.append(f"{entry.name}: {error}; {entry.needs}")
     raise EnvironmentLacksError("No back end can run here. " + " | ".join(reasons))
 
 
-def _opened(entry: BackendEntry, model: bytes, threads: int | None) -> Backend:
+def _opened(entry: BackendEntry, model: bytes, threads: int | None, lanes: int) -> Backend:
     if entry.without_torch and importlib.util.find_spec("torch") is not None:
         return open_in_child(entry.name, entry.module, model, threads)
-    opens = cast("Callable[[bytes, int | None], Backend]", getattr(importlib.import_module(entry.module), entry.opens))
-    return opens(model, threads)
+    opens = getattr(importlib.import_module(entry.module), entry.opens)
+    return cast("Callable[[bytes, int | None, int], Backend]", opens)(model, threads, lanes)
 
 
 def _auto_takes(entry: BackendEntry) -> bool:

@@ -40,6 +40,7 @@ class ChildGraph:
 
     Attributes:
         name: of the back end.
+        lanes: 1, because all runs go through one pipe.
         last_s: what the last run took there, without handing it over, which is the tool's business and not the graph's.
     """
 
@@ -50,7 +51,7 @@ class ChildGraph:
             name: of the back end.
             process: with pipes; it is ended with this object.
         """
-        self.name, self.last_s = name, 0.0
+        self.name, self.lanes, self.last_s = name, 1, 0.0
         self._process = process
         self._end = weakref.finalize(self, _end, process)
 

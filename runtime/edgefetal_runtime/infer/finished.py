@@ -398,12 +398,13 @@ def _parse_attestation(path: Path, content: bytes) -> Attestation:
         raise BundleError(f"{path} is no attestation that this edgefetal can read; {_AGAIN}.") from error
 
 
-def open_active(*, backend: str = "auto", threads: int | None = None) -> tuple[Bundle, Network]:
+def open_active(*, backend: str = "auto", threads: int | None = None, lanes: int = 1) -> tuple[Bundle, Network]:
     """Open what is active on this machine, to measure with.
 
     Args:
         backend: `auto`; what it runs on was decided when it was finished.
         threads: CPU threads, where the processor runs it.
+        lanes: frames that are to be run side by side, likewise.
 
     Raises:
         InputError: another back end was asked for.
@@ -415,15 +416,16 @@ def open_active(*, backend: str = "auto", threads: int | None = None) -> tuple[B
         message = f"What is active runs on what it was finished for; leave --backend {backend} out, or run its bundle."
         raise InputError(message)
     finished = read_finished(home_folder())
-    return finished.bundle, open_finished(finished, threads)
+    return finished.bundle, open_finished(finished, threads, lanes)
 
 
-def open_finished(finished: Finished, threads: int | None = None) -> Network:
+def open_finished(finished: Finished, threads: int | None = None, lanes: int = 1) -> Network:
     """Open what was finished, after asking whether this is still the machine that it was proven on.
 
     Args:
         finished: verified.
         threads: CPU threads, where the processor runs it.
+        lanes: frames that are to be run side by side, likewise.
 
     Raises:
         BundleError: the engine was altered, or is of another board, GPU, driver or TensorRT.
@@ -431,7 +433,7 @@ def open_finished(finished: Finished, threads: int | None = None) -> Network:
         CheckFailedError: it does not answer as it did when it was proven.
     """
     with ExitStack() as opened:
-        network, _ = _opened(finished, threads, opened)
+        network, _ = _opened(finished, threads, lanes, opened)
         # What went well stays open.
         opened.pop_all()
     return network
@@ -444,10 +446,10 @@ def try_out(finished: Finished) -> GoldenReport:
         BundleError, EnvironmentLacksError, CheckFailedError: as `open_finished`.
     """
     with ExitStack() as opened:
-        return _opened(finished, None, opened)[1]
+        return _opened(finished, None, 1, opened)[1]
 
 
-def _opened(finished: Finished, threads: int | None, opened: ExitStack) -> tuple[Network, GoldenReport]:
+def _opened(finished: Finished, threads: int | None, lanes: int, opened: ExitStack) -> tuple[Network, GoldenReport]:
     attestation, bundle = finished.attestation, finished.bundle
     require_fit_for_clinic(bundle)
     here, was = read_serial(), attestation.board.serial
@@ -458,7 +460,8 @@ def _opened(finished: Finished, threads: int | None, opened: ExitStack) -> tuple
         raise BundleError(message)
     plan, answers = finished.read_engine(), finished.read_answers()
     if plan is None:
-        network = Network(bundle.manifest, open_backend(attestation.back_end, bundle.read(attestation.graph), threads))
+        graph = bundle.read(attestation.graph)
+        network = Network(bundle.manifest, open_backend(attestation.back_end, graph, threads, lanes))
     else:
         network = Network(bundle.manifest, _open_engine(plan, attestation, opened))
     return network, check_answers(answers, bundle.manifest, network, _AGAIN)

@@ -194,7 +194,7 @@ def _numbers(
 
 
 def open_for_clinic(
-    folder: Path, *, backend: str = "auto", threads: int | None = None, trust: Trust | None = None
+    folder: Path, *, backend: str = "auto", threads: int | None = None, lanes: int = 1, trust: Trust | None = None
 ) -> tuple[Bundle, Network]:
     """Load a bundle to measure with: of known origin, whole, within its accuracy budget, and answering as it should.
 
@@ -204,6 +204,7 @@ def open_for_clinic(
         folder: the bundle.
         backend: name of the back end, or `auto`.
         threads: CPU threads, or None for the back end's own choice.
+        lanes: frames that are to be run side by side.
         trust: whom to trust; None for whom this machine trusts.
 
     Raises:
@@ -215,6 +216,6 @@ def open_for_clinic(
     """
     bundle = load_bundle(folder, trust, demand=Demand.CLINIC)
     require_fit_for_clinic(bundle)
-    network = load_network(bundle, backend=backend, threads=threads)
+    network = load_network(bundle, backend=backend, threads=threads, lanes=lanes)
     check_network(bundle, network)
     return bundle, network

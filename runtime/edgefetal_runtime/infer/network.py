@@ -75,7 +75,9 @@ def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return shares
 
 
-def load_network(bundle: Bundle, *, backend: str = "auto", file: str = MODEL, threads: int | None = None) -> Network:
+def load_network(
+    bundle: Bundle, *, backend: str = "auto", file: str = MODEL, threads: int | None = None, lanes: int = 1
+) -> Network:
     """Load a bundle's graph and run it once on black, which also warms it up.
 
     Args:
@@ -83,6 +85,7 @@ def load_network(bundle: Bundle, *, backend: str = "auto", file: str = MODEL, th
         backend: name of the back end, or `auto`.
         file: which graph, `model.onnx` or `reference.onnx`.
         threads: CPU threads, or None for the back end's own choice.
+        lanes: frames that are to be run side by side.
 
     Raises:
         BundleError: the graph was altered, is not accepted, or is not what the manifest says.
@@ -91,7 +94,7 @@ def load_network(bundle: Bundle, *, backend: str = "auto", file: str = MODEL, th
     device = bundle.manifest.device
     if backend == "auto" and device in profile_names():
         backend = read_profile(device).back_end
-    network = Network(bundle.manifest, open_backend(backend, bundle.read(file), threads))
+    network = Network(bundle.manifest, open_backend(backend, bundle.read(file), threads, lanes))
     spec = bundle.manifest.preprocess
     try:
         answer = network.infer(np.zeros((1, 1, spec.height_px, spec.width_px), np.float32))

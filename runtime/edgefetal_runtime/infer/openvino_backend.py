@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import openvino
@@ -18,18 +19,26 @@ class _Graph:
 
     name = "openvino"
 
-    def __init__(self, compiled: openvino.CompiledModel) -> None:
-        self._request = compiled.create_infer_request()
+    def __init__(self, compiled: openvino.CompiledModel, lanes: int) -> None:
+        self.lanes = lanes
+        # One run at a time may use a request.
+        self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        for _ in range(lanes):
+            self._requests.put(compiled.create_infer_request())
         self._outputs = [output.get_any_name() for output in compiled.outputs]
 
     def run(self, image: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
         """Run one input, shape (1, 1, H, W); return the outputs by name."""
-        # Without copies the next run would write over what this one answered.
-        answers = self._request.infer([image], share_outputs=False)
+        request = self._requests.get()
+        try:
+            # Without copies the next run would write over what this one answered.
+            answers = request.infer([image], share_outputs=False)
+        finally:
+            self._requests.put(request)
         return {name: answers[place] for place, name in enumerate(self._outputs)}
 
 
-def open_graph(model: bytes, threads: int | None) -> _Graph:
+def open_graph(model: bytes, threads: int | None, lanes: int = 1) -> _Graph:
     """Load a graph from verified bytes; files beside it are never read.
 
     Raises:
@@ -39,9 +48,11 @@ def open_graph(model: bytes, threads: int | None) -> _Graph:
     options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
+    if lanes > 1:
+        options["NUM_STREAMS"] = lanes
     core = openvino.Core()
     try:
-        return _Graph(core.compile_model(core.read_model(model), "CPU", options))
+        return _Graph(core.compile_model(core.read_model(model), "CPU", options), lanes)
     except RuntimeError as error:
         # The first lines name its own source files; the last says what is wrong.
         why = str(error).strip().rpartition("\n")[2]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RATIO = {"median": 1.9, "low": 1.8, "high": 2.0, "level": 0.99, "n": 12}
 SUBJECT = {
     "name": "starter", "sha256": "ab" * 32, "graph": "shipped", "precision": "int8", "backend": "onnxruntime",
-    "threads": 1,
+    "threads": 1, "lanes": 1,
 }  # fmt: skip
 STAGES = {"decode": 2.0, "preprocess": 1.0, "copy in": None, "infer": 12.0, "copy out": None, "post-process": 4.0,
           "select": 1.0}  # fmt: skip
@@ -69,7 +69,7 @@ def _values() -> dict[str, Any]:
             "clock": "cpu", "frame_wall": RATIO, "network_wall": {**RATIO, "low": None, "high": None, "n": 3},
             "verdict": "starter is faster than its float graph.",
         },
-        "peers": [],
+        "peers": None,
         "notes": [],
     }  # fmt: skip
 

@@ -219,7 +219,7 @@ def test_a_whole_run(network: Network, intact_bundle: Bundle, monkeypatch: pytes
     slept = []
     monkeypatch.setattr("edgefetal_runtime.bench.conditions.time", SimpleNamespace(
         sleep=slept.append, monotonic=time.monotonic))  # fmt: skip
-    side = Side(intact_bundle, "shipped", 1, lambda: network)
+    side = Side(intact_bundle, "shipped", 1, lambda _: network)
     plan = Plan(frames=12, warm_up_cap=4, pairs=2, blocks=2, rounds=2, cold_starts=0)
     parts: list[str] = []
     record = run_bench(side, side, Input(Drawn(6), None, 30.0, simulated=True), plan, None, parts.append)
@@ -239,6 +239,6 @@ def test_a_whole_run(network: Network, intact_bundle: Bundle, monkeypatch: pytes
 
 
 def test_one_frame_is_too_few(network: Network, intact_bundle: Bundle) -> None:
-    side = Side(intact_bundle, "shipped", 1, lambda: network)
+    side = Side(intact_bundle, "shipped", 1, lambda _: network)
     with pytest.raises(InputError, match="too few"):
         run_bench(side, None, Input(Drawn(1), None, 30.0, simulated=True), Plan(), None)

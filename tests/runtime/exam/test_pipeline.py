@@ -25,6 +25,7 @@ from edgefetal_runtime.exam.record import ALL_SWEEPS, Exam, MeasurementRecord, S
 from edgefetal_runtime.frame import Frame
 from edgefetal_runtime.growth.gestation import parse_age
 from edgefetal_runtime.infer.bundle import IntervalBand, Intervals, load_bundle
+from edgefetal_runtime.infer.golden import golden_pixels
 from edgefetal_runtime.infer.network import Network, load_network
 from edgefetal_runtime.scale import NOT_GIVEN, NoScale, Scale
 from edgefetal_runtime.sources.still import StillSource
@@ -641,6 +642,31 @@ def test_real_times_are_positive_and_no_stage_takes_longer_than_all(examined: Ca
     assert 0 < timings.first_result_s < timings.total_s < 60
     # Stages overlap, so that only each for itself is bounded.
     assert 12e-3 * max(stages_ms) <= timings.total_s
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_frames_side_by_side_give_the_same_examination(intact_bundle: Bundle, lanes: int) -> None:
+    """The plain path, one frame behind another, is what the other has to equal to the last digit."""
+    shown = golden_pixels(intact_bundle)
+
+    class Golden:
+        kind, frame_count = "video", None
+
+        def frames(self) -> Iterator[Frame]:
+            for index in range(24):
+                # Single pictures, which are measured each, and then a sweep.
+                name, place = (f"picture {index}", 0) if index < 12 else ("sweep", index - 12)
+                yield Frame(shown[index % len(shown)], name, place, place / 25.0, SCALE)
+
+    def record(network: Network) -> dict[str, Any]:
+        result = examine(Golden(), "golden", intact_bundle, network, simulated=True)
+        return result.exam.model_dump(mode="json", exclude={"created_utc", "timings"})
+
+    wanted = record(load_network(intact_bundle, backend="onnxruntime", threads=1))
+    network = load_network(intact_bundle, backend="onnxruntime", threads=lanes, lanes=lanes)
+    assert network.backend.lanes == lanes
+    assert any(measured["value"] for measured in wanted["measurements"])
+    assert record(network) == wanted
 
 
 def test_each_frame_is_told_of_once_and_asked_of_the_network_once(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgefetal_runtime.exam.stages import Channel, overlapped
+from edgefetal_runtime.exam.stages import Channel, in_lanes, overlapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,6 +165,75 @@ def test_an_interruption_from_the_keyboard_in_a_stage_is_not_swallowed() -> None
 
     with pytest.raises(KeyboardInterrupt):
         list(overlapped(range(5), step))
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 300])
+def test_lanes_give_items_once_and_in_order(lanes: int, count: int) -> None:
+    rng = random.Random(lanes)  # noqa: S311 - a schedule, no secret
+
+    def step(item: int) -> int:
+        if rng.random() < 0.1:
+            threading.Event().wait(1e-4)
+        return item + 1
+
+    assert list(in_lanes(iter(range(count)), step, lanes)) == list(range(1, count + 1))
+
+
+def test_lanes_work_side_by_side() -> None:
+    """Every item waits for the one beside it to have begun; one after the other they would wait for ever."""
+    begun = [threading.Event() for _ in range(20)]
+
+    def step(item: int) -> int:
+        begun[item].set()
+        assert begun[item ^ 1].wait(DEADLINE_S)
+        return item
+
+    assert list(in_lanes(range(20), step, 2)) == list(range(20))
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 50])
+@pytest.mark.parametrize("where", ["source", "step"])
+def test_an_error_in_lanes_arrives_after_all_items_before_it_and_none_after(lanes: int, at: int, where: str) -> None:
+    def source() -> Iterator[int]:
+        for number in range(100):
+            if where == "source" and number == at:
+                raise _InjectedError(number)
+            yield number
+
+    def step(item: int) -> int:
+        # Those behind fail too, some of them earlier by the clock.
+        if where == "step" and item >= at:
+            raise _InjectedError(item)
+        return item
+
+    seen: list[int] = []
+    with pytest.raises(_InjectedError, match=f"^{at}$"):
+        seen.extend(in_lanes(source(), step, lanes))
+    assert seen == list(range(at))
+
+
+@pytest.mark.parametrize("taken", [1, 2, 10])
+def test_closing_lanes_early_stops_every_thread_and_closes_the_source(taken: int) -> None:
+    closed = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from _count_up()
+        finally:
+            closed.set()
+
+    before = _threads()
+    items = in_lanes(source(), lambda item: item, 3)
+    for _ in range(taken):
+        next(items)
+    started = _threads() - before
+    assert len(started) == 4
+    _within_deadline(items.close)
+    assert {thread.name for thread in started if thread.is_alive()} <= {"stage 0"}
+    assert closed.wait(DEADLINE_S)
+    assert _gone(started)
 
 
 @pytest.mark.parametrize("taken", [1, 2, 10])

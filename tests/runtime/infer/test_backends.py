@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +32,7 @@ INSTALLED = [
     if entry.name != "tensorrt"
 ]
 
-WORKS = "def open_graph(model, threads):\n    return (__name__, model, threads)\n"
+WORKS = "def open_graph(model, threads, lanes=1):\n    return (__name__, model, threads)\n"
 LACKS_PACKAGE = "import package_that_nobody_has\n"
 LACKS_DRIVER = "raise OSError('libcuda.so.1: cannot open shared object file')\n"
 
@@ -171,3 +172,21 @@ def test_onnxruntime_is_taken_everywhere_and_the_others_by_their_names_alone() -
         ("onnxruntime", None),
         ("onnxruntime-as-written", ()),
     ]
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_side_by_side_every_lane_gets_its_own_answer(intact_bundle: Bundle, name: str, lanes: int) -> None:
+    """One that cannot says that it has one lane."""
+    spec = intact_bundle.manifest.preprocess
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(12, 1, 1, spec.height_px, spec.width_px)).astype(np.float32)
+    plain = open_backend(name, intact_bundle.read(MODEL), 1)
+    expected = [plain.run(image) for image in images]
+    graph = open_backend(name, intact_bundle.read(MODEL), lanes, lanes)
+    assert graph.lanes in ({lanes} if name.startswith("onnxruntime") else {1, lanes})
+    with ThreadPoolExecutor(graph.lanes) as pool:
+        outputs = list(pool.map(graph.run, images))
+    for output, value in zip(outputs, expected, strict=True):
+        for of, wanted in value.items():
+            np.testing.assert_allclose(output[of], wanted, rtol=0, atol=1e-3)

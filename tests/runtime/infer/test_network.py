@@ -79,9 +79,9 @@ def test_a_bundle_runs_on_the_back_end_that_it_was_judged_on(
     """Unless another is asked for by its name; one for a device that nobody knows here runs on any."""
     asked: list[str] = []
 
-    def spy(name: str, model: bytes, threads: int | None = None) -> Backend:
+    def spy(name: str, model: bytes, threads: int | None = None, lanes: int = 1) -> Backend:
         asked.append(name)
-        return open_backend("onnxruntime", model, threads)
+        return open_backend("onnxruntime", model, threads, lanes)
 
     monkeypatch.setattr("edgefetal_runtime.infer.network.open_backend", spy)
     for device, backend in (("cpu-x86-openvino", "auto"), ("cpu-x86-openvino", "onnxruntime"), ("else", "auto")):

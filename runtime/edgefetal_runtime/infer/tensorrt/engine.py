@@ -64,12 +64,14 @@ class TensorRTGraph:
 
     Attributes:
         name: `tensorrt`.
+        lanes: 1; one thread owns the GPU.
         input_shape: (1, 1, H, W).
         facts: what the GPU said of itself when the engine was opened.
         no_graph: why the runs are queued one by one and not launched as one CUDA graph; None where they are.
     """
 
     name = NAME
+    lanes = 1
 
     def __init__(self, thread: OwnThread) -> None:
         """Take over a thread that keeps an opened engine."""

@@ -7,7 +7,7 @@ from typing import NoReturn
 from edgefetal_devices.errors import EnvironmentLacksError
 
 
-def open_graph(_model: bytes, _threads: int | None) -> NoReturn:
+def open_graph(_model: bytes, _threads: int | None, _lanes: int = 1) -> NoReturn:
     """Refuse: an engine is built and proven on the device that runs it, and only then is there one to run.
 
     Raises:
