@@ -7,6 +7,9 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 # HC18 in its official layout, for `make starter`.
 HC18 ?= ../shared/data/hc18
 SONONET ?= ../shared/data/sononet/SonoNet16.npz
+# The starter's own training runs, which `make starter` writes; `make bench` compares with them where they are.
+TEACHER ?= runs/heads
+STUDENT ?= runs/starter
 
 .PHONY: demo test faults lint bench starter clean
 
@@ -27,10 +30,13 @@ lint: $(VENV)/.workstation  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.clinic  ## where the starter's time goes here, and docs/performance.md from it (a few minutes)
+bench: $(VENV)/.peers  ## where the starter's time goes here, other tools beside it, and docs/performance.md from that
 	mkdir -p docs/performance
 	$(BIN)/edgefetal bench starter --threads 1 --json docs/performance/starter.json --html bench.html
-	$(BIN)/python -m edgefetal_runtime.bench.document docs/performance.md docs/performance/starter.json
+	$(BIN)/edgefetal bench starter --against none --seconds 0 --cold-starts 0 --json docs/performance/peers.json \
+	  --baseline all --baseline edgefetal:openvino $(if $(wildcard $(HC18)),--dataset hc18:$(HC18)) \
+	  $(foreach run,$(wildcard $(STUDENT) $(TEACHER)),--baseline torch:$(run) --baseline torch-compile:$(run))
+	$(BIN)/python -m edgefetal_runtime.bench.document docs/performance.md docs/performance/starter.json docs/performance/peers.json
 
 starter: $(VENV)/.workstation  ## simulate, train the teacher and the student, build the starter again (about 2.5 hours on two cores)
 	$(BIN)/edgefetal phantom --protocol abdomen --ga 16w0d..38w0d --exams 120 --frames 12 --seed 21 --out runs/planes/abdomen --resume
@@ -59,6 +65,11 @@ $(VENV)/.clinic: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.workstation: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python $(PIP_INSTALL) --editable '.[build,test]'
+	touch $@ $(VENV)/.clinic
+
+# The tools that `edgefetal bench --baseline` compares with.
+$(VENV)/.peers: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python $(PIP_INSTALL) --editable '.[build,peers]'
 	touch $@ $(VENV)/.clinic
 
 # A wheel in an environment of its own, so that the tests see what a clinic installs.

@@ -120,6 +120,7 @@ def bench(
         return
     if bundle is None:
         raise InputError("Name a bundle, such as `starter`, or two records with --compare.")
+    from edgefetal.cli.bench_peers import plan_peers, run_peers
     from edgefetal.starter import bundle_folder
     from edgefetal_runtime.atomic import write_file
     from edgefetal_runtime.bench.bench import Plan, run_bench
@@ -127,10 +128,9 @@ def bench(
 
     for target in (json_file, html):
         terminal.check_json_target(target, bundle_folder(bundle), source)
-    if dataset is not None and not baseline:
-        raise InputError("--dataset is for other tools to measure; name them by --baseline.")
-    peers = _peers(baseline, dataset)
+    choices = _peers(bundle, precision, baseline or [], dataset)
     side = _side(bundle, backend, precision, threads)
+    peers = plan_peers(side.bundle, backend, threads, choices, dataset, source, recordings, simulated=simulated)
     other = _other(bundle, side, against, against_backend or backend, threads)
     plan = Plan(
         frames=frames,
@@ -151,32 +151,36 @@ def bench(
             record = run_bench(
                 side, other, given, plan, commands if precision is Precision.SHIPPED else None, on_part=advance
             )
-    if peers:
-        from edgefetal.cli.bench_peers import run_peers
-
-        beside = run_peers(side.bundle, backend, threads, peers, dataset, source, recordings, simulated=simulated)
-        record = record.model_copy(update={"peers": beside})
+    if peers is not None:
+        record = record.model_copy(update={"peers": run_peers(peers)})
     terminal.write_json(json_file, record.model_dump(mode="json"))
     if html is not None:
         write_file(html, bench_page(record))
     _show(record)
 
 
-def _peers(baseline: list[str] | None, dataset: str | None) -> list[PeerChoice]:
+def _peers(bundle: str, precision: Precision, baseline: list[str], dataset: str | None) -> list[PeerChoice]:
     """Read which other tools are wanted.
 
     Raises:
+        InputError: what is benched is not what they are compared with, or they are not named as they should be.
         EnvironmentLacksError: what builds bundles is not installed, of which the peers are a part.
     """
-    if not baseline:
-        return []
     import importlib.util
 
-    from edgefetal.cli.bench_peers import parse_baselines
-    from edgefetal_devices.errors import EnvironmentLacksError
+    from edgefetal_devices.errors import EnvironmentLacksError, InputError
+    from edgefetal_runtime.infer.finished import ACTIVE
 
+    if not baseline:
+        if dataset is not None:
+            raise InputError("--dataset is for other tools to measure; name them by --baseline.")
+        return []
+    if bundle == ACTIVE or precision is not Precision.SHIPPED:
+        raise InputError("Other tools are compared with the graph of a bundle that ships; name its folder.")
     if importlib.util.find_spec("torch") is None:
         raise EnvironmentLacksError("Other tools need the workstation's install; pip install 'edgefetal[build,peers]'.")
+    from edgefetal.cli.bench_peers import parse_baselines
+
     return parse_baselines(baseline, dataset)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgefetal_calibration.datasets.hc18 import HeadCase
-    from edgefetal_export.peers.peer import Recording
+    from edgefetal_export.peers.peer import Job, Recording
     from edgefetal_export.peers.table import PeerChoice
     from edgefetal_runtime.bench.record import PeersRecord
     from edgefetal_runtime.infer.bundle import Bundle
@@ -45,7 +46,28 @@ def parse_baselines(texts: Sequence[str], dataset: str | None) -> list[PeerChoic
     return choices
 
 
-def run_peers(
+@dataclass(frozen=True)
+class PeerPlan:
+    """What the peers are to do.
+
+    Args:
+        job: what they are told.
+        choices: the peers.
+        given: the recording that all examine, or None where some are to be simulated.
+        count: recordings, or times that the one is examined.
+        pictures: labelled pictures that all measure.
+        said: which pictures these are, or None.
+    """
+
+    job: Job
+    choices: Sequence[PeerChoice]
+    given: Recording | None
+    count: int
+    pictures: Sequence[HeadCase]
+    said: str | None
+
+
+def plan_peers(
     bundle: Bundle,
     backend: str,
     threads: int | None,
@@ -55,8 +77,8 @@ def run_peers(
     count: int,
     *,
     simulated: bool,
-) -> PeersRecord:
-    """Have our bundle and the peers examine the same recordings and measure the same pictures.
+) -> PeerPlan | None:
+    """Find out whether the peers can do the work, before anything is measured; None where there are none.
 
     Args:
         bundle: the bundle.
@@ -69,19 +91,18 @@ def run_peers(
         simulated: whether the recording is simulated.
 
     Raises:
-        InputError: the bundle measures no heads, or a peer has learnt pictures that it would be judged on.
+        InputError: the bundle measures no heads, the recording has no scale, or a peer has learnt pictures that it
+            would be judged on.
         DatasetError: the labelled pictures cannot be read.
-        SourceError: the recording cannot be read, or has no scale.
+        SourceError: the recording cannot be read.
     """
-    import tempfile
-
-    from edgefetal.cli import terminal
+    if not choices:
+        return None
     from edgefetal_calibration.datasets.kinds import read_heads
     from edgefetal_calibration.datasets.split import Part, parse_split
     from edgefetal_devices.errors import InputError
-    from edgefetal_export.peers.beside import compare_peers, refuse_learnt
+    from edgefetal_export.peers.beside import refuse_learnt
     from edgefetal_export.peers.peer import Job
-    from edgefetal_runtime.bench.record import PeersRecord
     from edgefetal_runtime.infer.bundle import HEAD, SPLIT
 
     if HEAD not in bundle.manifest.heads.mask:
@@ -92,24 +113,38 @@ def run_peers(
         kind, cases = read_heads(dataset)
         split = parse_split(bundle.read(SPLIT), bundle.path / SPLIT)
         parts = {part: split.select(cases, part) for part in Part}
-        held_out = parts[Part.HELD_OUT]
-        if not held_out:
+        if not parts[Part.HELD_OUT]:
             raise InputError(f"{dataset} holds no picture that the bundle has not learnt; give others.")
-        said = f"{len(held_out)} held-out pictures of {kind.name} ({kind.attribution})"
-        refuse_learnt(choices, held_out)
-    job = Job(bundle.path.absolute(), backend, threads, tuple(parts[Part.TRAIN]), tuple(parts[Part.VALIDATION]))
+        said = f"{len(parts[Part.HELD_OUT])} held-out pictures of {kind.name} ({kind.attribution})"
+        refuse_learnt(choices, parts[Part.HELD_OUT])
+    return PeerPlan(
+        job=Job(bundle.path.absolute(), backend, threads, tuple(parts[Part.TRAIN]), tuple(parts[Part.VALIDATION])),
+        choices=choices,
+        given=None if source is None else _given(source, simulated=simulated),
+        count=count,
+        pictures=parts[Part.HELD_OUT],
+        said=said,
+    )
+
+
+def run_peers(plan: PeerPlan) -> PeersRecord:
+    """Have our bundle and the peers examine the same recordings and measure the same pictures."""
+    import tempfile
+
+    from edgefetal.cli import terminal
+    from edgefetal_export.peers.beside import compare_peers
+    from edgefetal_runtime.bench.record import PeersRecord
+
     with tempfile.TemporaryDirectory() as folder:
-        recordings = (
-            _simulated(Path(folder), count) if source is None else [_given(source, simulated=simulated)] * count
-        )
+        recordings = [plan.given] * plan.count if plan.given else _simulated(Path(folder), plan.count)
         with terminal.steps() as progress:
-            rows = compare_peers(job, choices, recordings, parts[Part.HELD_OUT], progress)
+            rows = compare_peers(plan.job, plan.choices, recordings, plan.pictures, progress)
         frames = sum(1 for _ in recordings[0].open().frames())
     return PeersRecord(
         frames=frames,
-        recordings=count,
-        simulated=simulated or source is None,
-        pictures=said,
+        recordings=plan.count,
+        simulated=recordings[0].simulated,
+        pictures=plan.said,
         rows=rows,
     )
 

@@ -5,6 +5,9 @@ starting the workers, opening the network in each, and the proof that each compu
 neither. `same` says whether the results of both were the same, times left out. The processor's seconds, those of all
 processes together, hardly depend on other work, and say what workers cost beside the exams.
 
+`ceiling` is what the machine itself gives: the network alone in as many processes at once, over the network alone in
+one. Cores that share memory, clock or a physical core give less than their number, whatever shares the work out.
+
 The figures are in docs/cluster.md.
 
 python tests/benchmarks/cluster.py starter acouslic:PATH --sizes 1 4 12 50 --rounds 3
@@ -14,11 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import resource
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +39,12 @@ from edgefetal_calibration.frames import evaluate_frames
 from edgefetal_runtime.infer.bundle import MODEL, load_bundle
 from edgefetal_runtime.infer.network import load_network
 
+_ALONE_S = 4.0
+_ready: Barrier | None = None
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from multiprocessing.synchronize import Barrier
 
     from edgefetal_calibration.datasets.labelled import LabelledExam
     from edgefetal_calibration.each import Mapper
@@ -80,11 +89,41 @@ def main() -> None:
             }
             rows.append(row)
             print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
-    summary = _summary(rows)
+    ceilings = [
+        _frames_per_s(asked.bundle, asked.workers) / _frames_per_s(asked.bundle, 1) for _ in range(asked.rounds)
+    ]
+    summary = {**_summary(rows), "ceiling": statistics.median(ceilings), "ceilings": ceilings}
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {len(exams)} exams at hand")
     print(json.dumps(summary, indent=1))
     if asked.json:
         asked.json.write_text(json.dumps({"rows": rows, **summary}, indent=1) + "\n")
+
+
+def _frames_per_s(bundle: str, processes: int) -> float:
+    """Run the network alone in so many processes at once; return the frames that all of them take in a second."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Barrier(processes)
+    with ProcessPoolExecutor(processes, context, initializer=_wait_with, initargs=(ready,)) as pool:
+        return sum(pool.map(_alone, [bundle] * processes))
+
+
+def _wait_with(ready: Barrier) -> None:
+    global _ready  # noqa: PLW0603 - how a pool gives its processes something
+    _ready = ready
+
+
+def _alone(bundle: str) -> float:
+    network = load_network(load_bundle(bundle_folder(bundle)), threads=1)
+    image = np.zeros((1, 1, network.manifest.preprocess.height_px, network.manifest.preprocess.width_px), np.float32)
+    for _ in range(20):
+        network.infer(image)
+    assert _ready is not None
+    _ready.wait()
+    count, since_s = 0, time.perf_counter()
+    while time.perf_counter() - since_s < _ALONE_S:
+        network.infer(image)
+        count += 1
+    return count / _ALONE_S
 
 
 def _cpu_s() -> float:

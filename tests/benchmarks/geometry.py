@@ -26,11 +26,11 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import cv2  # noqa: E402 - after the environment is set
 import numpy as np  # noqa: E402
-from skimage import measure  # noqa: E402
 
 from edgefetal.starter import bundle_folder  # noqa: E402
 from edgefetal_calibration.datasets.hc18 import read_hc18  # noqa: E402
 from edgefetal_calibration.datasets.split import Part, Split, select_part  # noqa: E402
+from edgefetal_export.peers.scikit_image import fit_region  # noqa: E402
 from edgefetal_runtime.biometry.field import fan_field, picture_field  # noqa: E402
 from edgefetal_runtime.biometry.head import HEAD_SHAPE, measure_head  # noqa: E402
 from edgefetal_runtime.biometry.measurement import Measured  # noqa: E402
@@ -60,22 +60,8 @@ def ours(task: Task) -> float | None:
 def peer(task: Task) -> float | None:
     """HC in mm by scikit-image's ready-made parts, or None where it fits nothing."""
     logits, box, scale, _ = task
-    regions = measure.regionprops(measure.label(logits > 0))
-    if not regions:
-        return None
-    largest = max(regions, key=lambda region: region.area)
-    alone = np.full(logits.shape, -1.0)
-    rows, columns = largest.slice
-    # One pixel around it, so that the zero crossing is between the same two values as in the map.
-    around = (slice(max(0, rows.start - 1), rows.stop + 1), slice(max(0, columns.start - 1), columns.stop + 1))
-    alone[around] = logits[around]
-    contour = max(measure.find_contours(alone, 0.0), key=len)
-    ellipse = measure.EllipseModel.from_estimate(box.to_frame(contour[:, ::-1]) * scale.x_mm_per_px)
-    if not ellipse:
-        return None
-    a, b = ellipse.axis_lengths
-    h = ((a - b) / (a + b)) ** 2
-    return float(math.pi * (a + b) * (1 + 3 * h / (10 + math.sqrt(4 - 3 * h))))
+    fitted = fit_region(logits, box, scale.x_mm_per_px)
+    return None if fitted is None else fitted[1]
 
 
 def drawn_tasks(count: int = 100) -> list[Task]:

@@ -1,9 +1,9 @@
 """The shipped student beside the teacher's size of network, in one interleaved run on this machine.
 
-    python tests/benchmarks/student_beside_vit.py [BUNDLE] [--threads N] [--rounds N]
+    python tests/benchmarks/student_beside_vit.py [BUNDLE] [--threads N] [--rounds N] [--backend NAME]
 
 FetalCLIP's tower, ViT-L/14 at 224 with 304 million numbers, has random weights here: they take as long as any. It runs
-in PyTorch as the published code does; the student in the back end of its bundle.
+in PyTorch as the published code does; the student in the back end of its bundle, or in the one named.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ def main() -> None:
     parser.add_argument("bundle", nargs="?", default="starter")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--backend", default="auto")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     bundle = load_bundle(bundle_folder(arguments.bundle))
-    student = load_network(bundle, threads=arguments.threads)
+    student = load_network(bundle, backend=arguments.backend, threads=arguments.threads)
     image, _ = student.prepare(golden_frames()[-1])
     tower = fetalclip_tower(FetalClipConfig()).eval()
     picture = torch.zeros(1, 3, 224, 224)

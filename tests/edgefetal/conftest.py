@@ -15,7 +15,7 @@ from edgefetal.cli import app
 from edgefetal_calibration.phantom.cine import Cine
 from edgefetal_calibration.phantom.exam import Exam, ExamPlan
 from edgefetal_calibration.phantom.protocol import Protocol
-from edgefetal_calibration.phantom.writers import write_video
+from edgefetal_calibration.phantom.writers import write_mha, write_video
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,6 +102,14 @@ def sweep() -> HeadSweep:
 def sweep_video(sweep: HeadSweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sweep") / "sweep.avi"
     write_video(Cine(sweep.frames, sweep.frames_per_s, sweep.mm_per_px, sweep.mm_per_px), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def sweep_stack(sweep: HeadSweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a MetaImage, which says how large its pixels are."""
+    path = tmp_path_factory.mktemp("sweep") / "sweep.mha"
+    write_mha(Cine(sweep.frames, sweep.frames_per_s, sweep.mm_per_px, sweep.mm_per_px), path)
     return path
 
 

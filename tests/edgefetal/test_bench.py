@@ -63,12 +63,49 @@ def test_one_record_each_cannot_tell(edgefetal: CommandLine, sweep_video: Path) 
         (("starter", "--against", "none.bundle"), "is not a bundle"),
         (("starter", "--html", "."), "cannot be written"),
         (("--compare", "a.json", "b.json", "--json", "a.json"), "overwrite"),
+        (("starter", "--baseline", "jax"), "no peer 'jax'"),
+        (("starter", "--baseline", "torch"), "write torch:RUN"),
+        (("starter", "--baseline", "notebook", "--baseline", "all"), "notebook is named twice"),
+        (("starter", "--baseline", "nncf"), "give --dataset hc18:PATH"),
+        (("starter", "--dataset", "hc18:none"), "name them by --baseline"),
+        (("starter", "--baseline", "notebook", "--precision", "float"), "the graph of a bundle that ships"),
     ],
 )
 def test_wrong_usage(edgefetal: CommandLine, arguments: tuple[str, ...], says: str) -> None:
     outcome = edgefetal("bench", *arguments)
     assert outcome.exit_code == 2
     assert says in outcome.err
+
+
+def test_beside_other_tools(edgefetal: CommandLine, sweep_stack: Path, simulated_hc18: Path) -> None:
+    report = edgefetal.json(
+        "bench", "starter", "--source", sweep_stack, "--simulated", *FEW, "--seconds", "0", "--cold-starts", "0",
+        "--against", "none", "--recordings", "1", "--baseline", "notebook", "--baseline", "whole-stack",
+        "--dataset", f"hc18:{simulated_hc18}", "--html", "bench.html",
+    )  # fmt: skip
+    peers = report["peers"]
+    assert (peers["recordings"], peers["simulated"]) == (1, True)
+    assert peers["pictures"].startswith("40 held-out pictures of hc18")
+    ours, notebook, stack = peers["rows"]
+    assert [row["name"] for row in peers["rows"]] == ["edgefetal", "notebook", "whole-stack"]
+    # OpenCV reads no stack, and says so; the other two do the work.
+    assert "reads no .mha" in notebook["unavailable"]
+    for row in (ours, stack):
+        assert row["exams_per_minute"] > 0
+        assert row["pictures"]["measured"] >= 36
+        assert row["pictures"]["mae_mm"] < 10
+        # Nobody knows the truth of a recording that was given.
+        assert row["recordings"] is None
+    assert "Beside other tools" in (edgefetal.folder / "bench.html").read_text()
+
+
+def test_peers_need_millimetres(edgefetal: CommandLine, sweep_video: Path) -> None:
+    outcome = edgefetal(
+        "bench", "starter", "--source", sweep_video, *FEW, "--seconds", "0", "--cold-starts", "0", "--against", "none",
+        "--baseline", "notebook",
+    )  # fmt: skip
+    assert outcome.exit_code == 2
+    assert "does not say how large its pixels are" in outcome.err
 
 
 @pytest.mark.slow

@@ -216,11 +216,11 @@ def _error_difference(
 
 
 def _verdict(ratio: Interval, worse: tuple[float, float] | None) -> str:
-    """Say whether ours is ahead, and at which accuracy."""
-    speed = {1: "ours is faster", 0: "no difference of speed is shown", -1: "ours is slower"}[ratio.side()]
+    """Say whether ours is ahead, and whether its error is as small as theirs."""
+    if ratio.low is None:
+        return "too few recordings to tell"
+    speed = {1: "ahead", 0: "level", -1: "behind"}[ratio.side()]
     if worse is None:
-        return f"{speed}; the error on pictures was not compared"
+        return speed
     _, upper = worse
-    if upper <= EQUAL_WITHIN_MM:
-        return f"{speed}, at no larger an error on the same pictures"
-    return f"{speed}; that its error on the same pictures is as small is not shown"
+    return f"{speed}, error {'no larger' if upper <= EQUAL_WITHIN_MM else 'not shown to be as small'}"

@@ -305,7 +305,7 @@ class PeerRecord(_Part):
         pictures: on labelled pictures, or null.
         ours_worse_mm: by how much the error of ours is larger on the pictures that both measured, mean and its
             one-sided 95 % bound; negative where it is smaller; null without pictures.
-        verdict: whether ours is ahead, in words; null for ours.
+        verdict: how ours stands beside it, in words; null for ours.
     """
 
     name: str

@@ -220,7 +220,7 @@ def peer_table(peers: PeersRecord) -> Table:
             (
                 row.name,
                 figure(row.exams_per_minute, 1),
-                _NONE if ratio is None else ratio_text(ratio),
+                _NONE if ratio is None else _short_ratio(ratio),
                 figure(row.peak_rss_mb, 0),
                 _errors(row.recordings),
                 _errors(row.pictures),
@@ -250,6 +250,11 @@ def peer_settings_table(peers: PeersRecord) -> Table:
     """Write what each tool is and how it was used."""
     rows = [(row.name, row.title, row.settings or _NONE, figure(row.prepare_s, 1)) for row in peers.rows]
     return Table(("tool", "what it is", "how it was used", "ready after (s)"), tuple(rows))
+
+
+def _short_ratio(ratio: RatioRecord) -> str:
+    between = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{ratio.median:.2f}{between}"
 
 
 def _errors(of: AccuracyRecord | None) -> str:

@@ -15,7 +15,14 @@ from edgefetal_devices.errors import InputError
 from edgefetal_runtime.bench.document import main, performance_page
 from edgefetal_runtime.bench.page import bench_page
 from edgefetal_runtime.bench.record import BenchRecord, read_record
-from edgefetal_runtime.bench.tables import headline, latency_table, stage_table, start_table, throughput_table
+from edgefetal_runtime.bench.tables import (
+    headline,
+    latency_table,
+    stage_table,
+    start_table,
+    throughput_table,
+    titled_tables,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +138,44 @@ def test_the_waterfall_begins_each_bar_where_the_last_one_ends(make_record: Make
     # 2, 1, 12, 4 and 1 of 20 ms.
     total = sum(width for _, width in bars.found)
     assert [width / total for _, width in bars.found] == pytest.approx([0.1, 0.05, 0.6, 0.2, 0.05], abs=0.002)
+
+
+ROW = {"title": "another <tool>", "settings": "1.0, two threads"}
+PEERS = {
+    "frames": 40,
+    "recordings": 8,
+    "simulated": True,
+    "pictures": "131 held-out pictures of hc18",
+    "rows": [
+        {"name": "edgefetal", "title": "edgefetal", "settings": "ours", "prepare_s": 0.4, "exams_per_minute": 110.0,
+         "peak_rss_mb": 190.0, "recordings": {"n": 8, "measured": 7, "mae_mm": 4.9, "max_mm": 8.04}},
+        {"name": "quick", **ROW, "prepare_s": 1.0, "exams_per_minute": 220.0, "peak_rss_mb": None,
+         "ours_times_as_fast": {"median": 0.5, "low": 0.45, "high": 0.55, "level": 0.99, "n": 8},
+         "pictures": {"n": 131, "measured": 0, "mae_mm": None, "max_mm": None}, "verdict": "behind"},
+        {"name": "absent", **ROW, "settings": None, "unavailable": "not | installed"},
+    ],
+}  # fmt: skip
+
+
+def test_other_tools_stand_beside_ours_with_errors_beside_speed(make_record: Make) -> None:
+    record = make_record(peers=PEERS)
+    tables = titled_tables(record)
+    assert set(tables) - set(titled_tables(make_record())) == {"Beside other tools", "How"}
+    ours, quick, absent = tables["Beside other tools"].rows
+    assert ours == ("edgefetal", "110.0", "-", "190", "4.90, 8.0 (7 of 8)", "-", "what is benched")
+    assert quick == ("quick", "220.0", "0.50 (0.45 to 0.55)", "-", "-", "-, - (0 of 131)", "behind")
+    assert absent == ("absent", "-", "-", "-", "-", "-", "not compared: not | installed")
+    assert "8 simulated sweeps of 40 frames, and 131 held-out pictures of hc18" in tables["Beside other tools"].note
+    page, document = bench_page(record).decode(), performance_page({"a.json": record})
+    assert "another &lt;tool&gt;" in page
+    assert "another <tool>" not in page
+    assert "not \\| installed" in document
+    assert tables["Beside other tools"].note in document
+    assert read_back(record) == record
+
+
+def read_back(record: BenchRecord) -> BenchRecord:
+    return BenchRecord.model_validate_json(record.model_dump_json())
 
 
 def test_the_document_names_its_records(make_record: Make) -> None:
