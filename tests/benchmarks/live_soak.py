@@ -29,6 +29,8 @@ _FPS = 30
 _SWEEP_FRAMES, _AIR_FRAMES = 10 * _FPS, 20 * _FPS
 _SAMPLE_S = 5.0
 _WARM_UP_S = 90.0
+# A sweep and the pause behind it.
+_CYCLE_S = (_SWEEP_FRAMES + _AIR_FRAMES) / _FPS
 
 
 def write_probe(path: Path) -> float:
@@ -70,6 +72,12 @@ def open_files(pid: int) -> int:
         return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return 0
+
+
+def _slope_error(at_s: np.ndarray, values: np.ndarray) -> float:
+    """Standard error of the slope of a line through values."""
+    left = values - np.polyval(np.polyfit(at_s, values, 1), at_s)
+    return float(np.sqrt((left @ left) / (len(at_s) - 2) / ((at_s - at_s.mean()) ** 2).sum()))
 
 
 def main() -> None:
@@ -116,12 +124,18 @@ def report(record: dict[str, object], samples: list[tuple[float, float, float, i
     print(f"frames: {live['received']} came, {live['analysed']} analysed, {uncounted} not counted")
     print(f"dropped: {live['dropped']}")
     print("latency from driver to result, ms:", {key: round(value, 1) for key, value in live["latency_ms"].items()})
-    warm = np.array([sample for sample in samples if sample[0] > _WARM_UP_S])
+    cycles = (np.array(samples)[:, 0] - _WARM_UP_S) // _CYCLE_S
+    # Memory rises with a sweep and falls after it, which a line through the samples would take for a slope.
+    warm = np.array([np.array(samples)[cycles == cycle].mean(axis=0) for cycle in range(int(cycles[-1]))])
     if len(warm) > 2:
         for column, who in ((1, "program"), (2, "capture")):
             slope = np.polyfit(warm[:, 0], warm[:, column], 1)[0] * 600
             first_mb, last_mb = warm[0, column], warm[-1, column]
-            print(f"memory of the {who}: {first_mb:.1f} MB, at last {last_mb:.1f}, {slope:+.2f} MB in ten minutes")
+            error = _slope_error(warm[:, 0], warm[:, column]) * 600
+            print(
+                f"memory of the {who}: {first_mb:.1f} MB, at last {last_mb:.1f}, {slope:+.2f} MB in ten minutes "
+                f"(standard error {error:.2f}; means of {_CYCLE_S:.0f} s)"
+            )
         print(f"open files: {int(warm[0, 3])} at first, {int(warm[-1, 3])} at last")
 
 

@@ -13,7 +13,7 @@ import pytest
 from edgefetal_runtime.exam.stages import Channel, in_lanes, overlapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 # Whatever is waited for comes in milliseconds; a test that waits as long as this hangs.
 DEADLINE_S = 20.0
@@ -215,7 +215,16 @@ def test_an_error_in_lanes_arrives_after_all_items_before_it_and_none_after(lane
 
 
 @pytest.mark.parametrize("taken", [1, 2, 10])
-def test_closing_lanes_early_stops_every_thread_and_closes_the_source(taken: int) -> None:
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(lambda source: overlapped(source, *[lambda item: item] * 3), id="stages"),
+        pytest.param(lambda source: in_lanes(source, lambda item: item, 3), id="lanes"),
+    ],
+)
+def test_closing_early_stops_every_thread_and_closes_the_source(
+    taken: int, work: Callable[[Iterator[int]], Generator[int]]
+) -> None:
     closed = threading.Event()
 
     def source() -> Iterator[int]:
@@ -225,29 +234,7 @@ def test_closing_lanes_early_stops_every_thread_and_closes_the_source(taken: int
             closed.set()
 
     before = _threads()
-    items = in_lanes(source(), lambda item: item, 3)
-    for _ in range(taken):
-        next(items)
-    started = _threads() - before
-    assert len(started) == 4
-    _within_deadline(items.close)
-    assert {thread.name for thread in started if thread.is_alive()} <= {"stage 0"}
-    assert closed.wait(DEADLINE_S)
-    assert _gone(started)
-
-
-@pytest.mark.parametrize("taken", [1, 2, 10])
-def test_closing_early_stops_every_thread_and_closes_the_source(taken: int) -> None:
-    closed = threading.Event()
-
-    def source() -> Iterator[int]:
-        try:
-            yield from _count_up()
-        finally:
-            closed.set()
-
-    before = _threads()
-    items = overlapped(source(), *[lambda item: item] * 3)
+    items = work(source())
     for _ in range(taken):
         next(items)
     started = _threads() - before
