@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgefetal_runtime.biometry.measurement import Measured
 from edgefetal_runtime.biometry.principal import PRINCIPAL, principal_length
 from edgefetal_runtime.exam.find import find
 from edgefetal_runtime.exam.pipeline import examine
 from edgefetal_runtime.exam.record import ALL_SWEEPS
-from edgefetal_runtime.infer.bundle import HEAD, REFERENCE, load_bundle
+from edgefetal_runtime.infer.bundle import HEAD, MODEL, REFERENCE, load_bundle
 from edgefetal_runtime.infer.cores import lanes_for_files
 from edgefetal_runtime.infer.network import Network, load_network
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from edgefetal_runtime.frame import Frame
     from edgefetal_runtime.infer.backends import Backend
     from edgefetal_runtime.infer.bundle import Bundle, Manifest
+
+OPENVINO: Final = "openvino"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +72,7 @@ def open_ours(job: Job, backend: str | None) -> InPlace:
         backend: the back end, or None for the job's.
     """
     bundle = load_bundle(job.bundle)
-    lanes = lanes_for_files(job.threads)
-    network = load_network(bundle, backend=backend or job.backend, threads=job.threads, lanes=lanes)
+    network = _loaded(bundle, backend or job.backend, MODEL, job, lanes_for_files(job.threads))
     side_by_side = "" if network.backend.lanes == 1 else f", {network.backend.lanes} frames side by side"
     return InPlace(bundle, network, f"the graph that ships, {network.backend.name}, {threads_said(job)}{side_by_side}")
 
@@ -82,10 +84,20 @@ def open_onnxruntime(job: Job, _argument: str | None) -> InPlace:
 
 def open_openvino(job: Job, _argument: str | None) -> InPlace:
     """Load the float graph into OpenVINO, tuned for latency as its guide says."""
-    return _float_graph(job, "openvino")
+    return _float_graph(job, OPENVINO)
 
 
 def _float_graph(job: Job, backend: str) -> InPlace:
     bundle = load_bundle(job.bundle)
-    network = load_network(bundle, backend=backend, file=REFERENCE, threads=job.threads)
+    network = _loaded(bundle, backend, REFERENCE, job, lanes=1)
     return InPlace(bundle, network, f"float, {backend} {metadata.version(backend)}, {threads_said(job)}")
+
+
+def _loaded(bundle: Bundle, backend: str, file: str, job: Job, lanes: int) -> Network:
+    """Load a graph as the clinic's install does, which has no torch."""
+    if backend != OPENVINO:
+        return load_network(bundle, backend=backend, file=file, threads=job.threads, lanes=lanes)
+    # `load_network` would give it a process of its own, because torch is installed here and might come into this one,
+    # which no peer of this module lets in.
+    opens = importlib.import_module("edgefetal_runtime.infer.openvino_backend").open_graph
+    return Network(bundle.manifest, opens(bundle.read(file), job.threads, lanes))
