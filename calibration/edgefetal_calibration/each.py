@@ -18,7 +18,7 @@ class Mapper(Protocol):
     """Calls a function for each of many exams."""
 
     def __call__(
-        self, function: Callable[[ItemT], ResultT], items: Sequence[ItemT], names: Sequence[str]
+        self, function: Callable[[ItemT], ResultT], items: Sequence[ItemT], names: Sequence[str], *, batch: int = 1
     ) -> Generator[tuple[int, ResultT | EdgeFetalError], None, None]:
         """Call a function for each item, once for each result, and yield the results as they come.
 
@@ -28,6 +28,7 @@ class Mapper(Protocol):
             function: depends on nothing but its item, and changes nothing.
             items: what it is called with.
             names: of the exams that these are, for messages.
+            batch: items that may be handed over at a time, where handing over takes as long as the work itself.
 
         Yields:
             The number of the item, and what the function returned or why it could not.
@@ -38,6 +39,8 @@ def in_turn(
     function: Callable[[ItemT], ResultT],
     items: Sequence[ItemT],
     names: Sequence[str],  # noqa: ARG001 - the messages of this process name their exams themselves
+    *,
+    batch: int = 1,  # noqa: ARG001 - nothing is handed over
 ) -> Generator[tuple[int, ResultT | EdgeFetalError], None, None]:
     """Call a function in this process, one item after the other."""
     for index, item in enumerate(items):
@@ -54,6 +57,8 @@ def in_order(
     items: Sequence[ItemT],
     names: Sequence[str],
     on_done: Callable[[], None],
+    *,
+    batch: int = 1,
 ) -> list[ResultT]:
     """Return what a function gives for each item, in the order of the items, whatever order they were done in.
 
@@ -63,12 +68,13 @@ def in_order(
         items: what it is called with.
         names: of the exams that these are.
         on_done: called after each.
+        batch: as `Mapper` says.
 
     Raises:
         EdgeFetalError: the function could not for one of them; the others are given up.
     """
     results: dict[int, ResultT] = {}
-    with contextlib.closing(mapper(function, items, names)) as outcomes:
+    with contextlib.closing(mapper(function, items, names, batch=batch)) as outcomes:
         for index, outcome in outcomes:
             if isinstance(outcome, EdgeFetalError):
                 raise outcome

@@ -5,8 +5,9 @@ starting the workers, opening the network in each, and the proof that each compu
 neither. `same` says whether the results of both were the same, times left out. The processor's seconds, those of all
 processes together, hardly depend on other work, and say what workers cost beside the exams.
 
-`ceiling` is what the machine itself gives: the network alone in as many processes at once, over the network alone in
-one. Cores that share memory, clock or a physical core give less than their number, whatever shares the work out.
+`ceiling` is what the machine itself gives: exams a second of as many processes that each evaluate the same exams, and
+know nothing of one another, over those of one. Cores that share memory, a clock or a physical core give less than their
+number, whoever shares the work out.
 
 The figures are in docs/cluster.md.
 
@@ -34,12 +35,12 @@ from edgefetal.cli.spreading import Wish, spread
 from edgefetal.starter import bundle_folder
 from edgefetal_calibration.datasets.hc18 import HeadCase
 from edgefetal_calibration.datasets.kinds import read_exams
+from edgefetal_calibration.each import in_turn
 from edgefetal_calibration.evaluate import evaluate_heads
 from edgefetal_calibration.frames import evaluate_frames
 from edgefetal_runtime.infer.bundle import MODEL, load_bundle
 from edgefetal_runtime.infer.network import load_network
 
-_ALONE_S = 4.0
 _ready: Barrier | None = None
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--frames-per-exam", type=int, default=8)
+    parser.add_argument("--ceiling-exams", type=int, default=100)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     bundle = load_bundle(bundle_folder(asked.bundle))
@@ -89,9 +91,7 @@ def main() -> None:
             }
             rows.append(row)
             print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
-    ceilings = [
-        _frames_per_s(asked.bundle, asked.workers) / _frames_per_s(asked.bundle, 1) for _ in range(asked.rounds)
-    ]
+    ceilings = [_exams_per_s(asked, asked.workers) / _exams_per_s(asked, 1) for _ in range(asked.rounds)]
     summary = {**_summary(rows), "ceiling": statistics.median(ceilings), "ceilings": ceilings}
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {len(exams)} exams at hand")
     print(json.dumps(summary, indent=1))
@@ -99,12 +99,13 @@ def main() -> None:
         asked.json.write_text(json.dumps({"rows": rows, **summary}, indent=1) + "\n")
 
 
-def _frames_per_s(bundle: str, processes: int) -> float:
-    """Run the network alone in so many processes at once; return the frames that all of them take in a second."""
+def _exams_per_s(asked: argparse.Namespace, processes: int) -> float:
+    """Evaluate the same exams in so many processes at once; return the exams that all of them do in a second."""
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(processes)
+    job = (asked.bundle, asked.dataset, asked.ceiling_exams, asked.frames_per_exam)
     with ProcessPoolExecutor(processes, context, initializer=_wait_with, initargs=(ready,)) as pool:
-        return sum(pool.map(_alone, [bundle] * processes))
+        return sum(pool.map(_alone, [job] * processes))
 
 
 def _wait_with(ready: Barrier) -> None:
@@ -112,18 +113,17 @@ def _wait_with(ready: Barrier) -> None:
     _ready = ready
 
 
-def _alone(bundle: str) -> float:
-    network = load_network(load_bundle(bundle_folder(bundle)), threads=1)
-    image = np.zeros((1, 1, network.manifest.preprocess.height_px, network.manifest.preprocess.width_px), np.float32)
-    for _ in range(20):
-        network.infer(image)
+def _alone(job: tuple[str, str, int, int]) -> float:
+    name, dataset, count, frames_per_exam = job
+    bundle = load_bundle(bundle_folder(name))
+    exams = read_exams(dataset)[1][:count]
+    networks = {"shipped": load_network(bundle, threads=1)}
+    _results(networks, exams[:1], frames_per_exam, in_turn)
     assert _ready is not None
     _ready.wait()
-    count, since_s = 0, time.perf_counter()
-    while time.perf_counter() - since_s < _ALONE_S:
-        network.infer(image)
-        count += 1
-    return count / _ALONE_S
+    since_s = time.perf_counter()
+    _results(networks, exams, frames_per_exam, in_turn)
+    return len(exams) / (time.perf_counter() - since_s)
 
 
 def _cpu_s() -> float:

@@ -14,9 +14,9 @@ NAMES = [f"exam {number}" for number in range(5)]
 
 
 def backwards(
-    function: Callable[[int], int], items: Sequence[int], names: Sequence[str]
+    function: Callable[[int], int], items: Sequence[int], names: Sequence[str], *, batch: int = 1
 ) -> Generator[tuple[int, int | EdgeFetalError], None, None]:
-    yield from reversed(list(in_turn(function, items, names)))
+    yield from reversed(list(in_turn(function, items, names, batch=batch)))
 
 
 def test_results_are_in_the_order_of_the_items_whatever_was_done_first() -> None:

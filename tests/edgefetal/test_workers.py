@@ -111,10 +111,14 @@ def _die_at(marks: str, deadly: int, item: int) -> int:
     return item * item
 
 
-def test_a_worker_killed_half_way_loses_nothing_and_nothing_counts_twice(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_worker_killed_half_way_loses_nothing_and_nothing_counts_twice(
+    cluster: Cluster, tmp_path: Path, batch: int
+) -> None:
+    cluster.client.wait_for_workers(2)
     before = {worker["pid"] for worker in cluster.client.run(lambda: {"pid": os.getpid()}).values()}
     function = partial(_die_at, str(tmp_path), COUNT // 2)
-    outcomes = list(cluster.map(function, range(COUNT), NAMES))
+    outcomes = list(cluster.map(function, range(COUNT), NAMES, batch=batch))
     assert sorted(index for index, _ in outcomes) == list(range(COUNT))
     assert dict(outcomes) == {number: number * number for number in range(COUNT)}
     cluster.client.wait_for_workers(2)
@@ -175,11 +179,14 @@ def test_what_fails_for_a_moment_is_tried_again(cluster: Cluster, tmp_path: Path
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.parametrize("batch", [1, 2, 6])
 @pytest.mark.parametrize(("kind", "expected"), [(DatasetError, DatasetError), (ZeroDivisionError, CheckFailedError)])
 def test_what_fails_for_good_is_named_and_the_others_are_done(
-    cluster: Cluster, tmp_path: Path, kind: type[Exception], expected: type[EdgeFetalError]
+    cluster: Cluster, tmp_path: Path, kind: type[Exception], expected: type[EdgeFetalError], batch: int
 ) -> None:
-    outcomes = dict(cluster.map(partial(_fail, str(tmp_path), kind, 99), range(6), NAMES[:6]))
+    found = list(cluster.map(partial(_fail, str(tmp_path), kind, 99), range(6), NAMES[:6], batch=batch))
+    assert len(found) == 6
+    outcomes = dict(found)
     error = outcomes.pop(3)
     assert type(error) is expected
     assert "exam 3" in str(error)
@@ -243,6 +250,13 @@ def _listening() -> list[str]:
 
 def _links(pid: int) -> list[str]:
     return [str(descriptor.readlink()) for descriptor in Path(f"/proc/{pid}/fd").iterdir() if descriptor.is_symlink()]
+
+
+def test_own_workers_keep_freed_memory_for_the_next_frame(cluster: Cluster) -> None:
+    """dask's own setting costs a quarter of the time of each picture; docs/cluster.md."""
+    environments = cluster.client.run(lambda: dict(os.environ)).values()
+    assert environments
+    assert not any(name.startswith("MALLOC_") for environment in environments for name in environment)
 
 
 def test_no_worker_left_is_said() -> None:
