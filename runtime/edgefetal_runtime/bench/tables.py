@@ -34,7 +34,8 @@ class Table:
     note: str = ""
 
 
-STAGES, LATENCY, MACHINE = "Where a frame's time goes", "Latency", "The machine"
+# Tables that the page shows a picture with.
+STAGES, LATENCY = "Where a frame's time goes", "Latency"
 
 
 def titled_tables(record: BenchRecord) -> dict[str, Table]:
@@ -47,7 +48,7 @@ def titled_tables(record: BenchRecord) -> dict[str, Table]:
         "Throughput": throughput_table(record),
         "Start and memory": start_table(record),
         **beside,
-        MACHINE: machine_table(record),
+        "The machine": machine_table(record),
         "What it was doing": conditions_table(record),
     }
 
@@ -234,7 +235,7 @@ def peer_table(peers: PeersRecord) -> Table:
         "memory (MB)",
         "HC of sweeps",
         "HC of pictures",
-        "verdict",
+        "ours is",
     )
     drawn = "simulated " if peers.simulated else ""
     pictures = "" if peers.pictures is None else f", and {peers.pictures}"
