@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ _ALL = "all"
 _WEEKS = (18.0, 36.0)
 _SEED = 101
 _STACKS = (".mha", ".mhd")
+_SQUARE_WITHIN = 0.001
 
 
 def parse_baselines(texts: Sequence[str], dataset: str | None) -> list[PeerChoice]:
@@ -178,7 +180,7 @@ def _given(source: Path, *, simulated: bool) -> Recording:
 
     Raises:
         SourceError: it cannot be read.
-        InputError: it has no scale, without which nobody measures.
+        InputError: it has no scale, without which nobody measures, or pixels that are not square.
     """
     from edgefetal_devices.errors import InputError
     from edgefetal_export.peers.peer import Recording
@@ -189,6 +191,8 @@ def _given(source: Path, *, simulated: bool) -> Recording:
     scale = next(iter(open_source(path).frames())).scale
     if not isinstance(scale, Scale):
         raise InputError(f"{source} does not say how large its pixels are ({scale.reason}); give one that does.")
+    if not math.isclose(scale.x_mm_per_px, scale.y_mm_per_px, rel_tol=_SQUARE_WITHIN):
+        raise InputError(f"The pixels of {source} are not square, which not every tool can take; give another.")
     return Recording(
         path=path,
         stack=path if path.suffix in _STACKS else None,

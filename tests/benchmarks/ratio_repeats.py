@@ -44,6 +44,11 @@ class Slowed:
         """Return the back end's name."""
         return self.inner.name
 
+    @property
+    def lanes(self) -> int:
+        """Return how many threads may run it side by side."""
+        return self.inner.lanes
+
     def run(self, image: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
         """Run the graph, then spin."""
         since_s = time.thread_time()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgefetal_calibration.phantom.cine import Cine
+from edgefetal_calibration.phantom.writers import write_mha
 from edgefetal_runtime.bench import versus
 from edgefetal_runtime.bench.versus import Timed, time_turn
 from edgefetal_runtime.infer.bundle import load_bundle
@@ -14,7 +16,7 @@ from edgefetal_runtime.infer.bundle import load_bundle
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.edgefetal.conftest import CommandLine
+    from tests.edgefetal.conftest import CommandLine, HeadSweep
 
 FEW = ("--threads", "1", "--frames", "10", "--pairs", "1", "--blocks", "1", "--rounds", "2")
 
@@ -99,13 +101,15 @@ def test_beside_other_tools(edgefetal: CommandLine, sweep_stack: Path, simulated
     assert "Beside other tools" in (edgefetal.folder / "bench.html").read_text()
 
 
-def test_peers_need_millimetres(edgefetal: CommandLine, sweep_video: Path) -> None:
-    outcome = edgefetal(
-        "bench", "starter", "--source", sweep_video, *FEW, "--seconds", "0", "--cold-starts", "0", "--against", "none",
-        "--baseline", "notebook",
-    )  # fmt: skip
-    assert outcome.exit_code == 2
-    assert "does not say how large its pixels are" in outcome.err
+def test_peers_need_millimetres_and_square_pixels(
+    edgefetal: CommandLine, sweep: HeadSweep, sweep_video: Path, tmp_path: Path
+) -> None:
+    oblong = tmp_path / "oblong.mha"
+    write_mha(Cine(sweep.frames[:4], sweep.frames_per_s, sweep.mm_per_px, 1.1 * sweep.mm_per_px), oblong)
+    for source, says in ((sweep_video, "does not say how large its pixels are"), (oblong, "are not square")):
+        outcome = edgefetal("bench", "starter", "--source", source, *FEW, "--baseline", "notebook")
+        assert outcome.exit_code == 2
+        assert says in outcome.err
 
 
 @pytest.mark.slow
