@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import uuid
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # exam up that took four workers with it.
 RETRIES: Final = 2
 _CONNECT_S: Final = 10.0
+# Batches that each worker gets at least, where there are so many items.
+_PARTS: Final = 4
 # How long to wait for a worker: at first, and when all are gone, which a restart mends.
 _PATIENCE_S: Final = 60.0
 # Two classes until Python 3.11.
@@ -79,29 +82,34 @@ class Cluster:
         run = uuid.uuid4().hex[:12]
         work = partial(_several, function)
 
-        def submit(batches: Sequence[Sequence[int]]) -> dict[str, tuple[Sequence[int], Future[list[ResultT]]]]:
-            keys = [f"edgefetal-{run}-{len(of)}-{of[0]}-{names[of[0]]}" for of in batches]
+        def submit(batches: Sequence[Sequence[int]], retries: int) -> dict[str, tuple[Sequence[int], bool, Any]]:
+            keys = [f"edgefetal-{run}-{retries}-{of[0]}-{names[of[0]]}" for of in batches]
             handed = [[items[index] for index in of] for of in batches]
-            futures = self.client.map(work, handed, key=keys, retries=RETRIES, pure=False)
-            return {future.key: (of, future) for of, future in zip(batches, futures, strict=True)}
+            futures = self.client.map(work, handed, key=keys, retries=retries, pure=False)
+            return {future.key: (of, retries > 0, future) for of, future in zip(batches, futures, strict=True)}
 
-        waiting = submit([range(len(items))[start : start + batch] for start in range(0, len(items), batch)])
+        # Large batches would leave workers with nothing.
+        workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        batch = min(batch, max(1, math.ceil(len(items) / (_PARTS * max(1, workers)))))
+        batches = [range(len(items))[start : start + batch] for start in range(0, len(items), batch)]
+        # A batch that fails is not tried again as it is.
+        waiting = submit(batches, RETRIES if batch == 1 else 0)
         try:
             while waiting:
-                for future in self._some(future for _, future in waiting.values()):
-                    indices, _ = waiting.pop(future.key)
+                for future in self._some(future for *_, future in waiting.values()):
+                    indices, last, _ = waiting.pop(future.key)
                     outcome = _outcome(future, names[indices[0]])
                     if not isinstance(outcome, EdgeFetalError):
                         yield from zip(indices, outcome, strict=True)
-                    elif len(indices) > 1:
-                        waiting |= submit([[index] for index in indices])
-                    else:
+                    elif last:
                         yield indices[0], outcome
+                    else:
+                        waiting |= submit([[index] for index in indices], RETRIES)
         finally:
             if waiting:
                 with contextlib.suppress(Exception):
                     # Whatever ended this is what is to be said, and not that there was nobody to cancel.
-                    self.client.cancel([future for _, future in waiting.values()])
+                    self.client.cancel([future for *_, future in waiting.values()])
 
     def _some(self, futures: Iterator[Future[ResultT]]) -> Iterator[Future[ResultT]]:
         """Yield futures as they are done, for as long as it is worth waiting, and none twice.

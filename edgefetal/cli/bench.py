@@ -104,7 +104,7 @@ def bench(
     pairs and hold on a busy machine; times do not.
 
     With --baseline other tools do the same work, each in a process of its own and all in turns; they come with
-    edgefetal[build,peers].
+    edgefetal[build,peers]. That part is not watched.
 
     With --compare nothing is measured: two records, or two folders of repeats, tell whether a change is real.
     """
@@ -152,6 +152,8 @@ def bench(
                 side, other, given, plan, commands if precision is Precision.SHIPPED else None, on_part=advance
             )
     if peers is not None:
+        # What was measured so far stays whatever becomes of the peers.
+        terminal.write_json(json_file, record.model_dump(mode="json"))
         record = record.model_copy(update={"peers": run_peers(peers)})
     terminal.write_json(json_file, record.model_dump(mode="json"))
     if html is not None:

@@ -105,8 +105,14 @@ def plan_peers(
     from edgefetal_devices.errors import InputError
     from edgefetal_export.peers.beside import refuse_learnt
     from edgefetal_export.peers.peer import Job
+    from edgefetal_export.peers.table import OURS
+    from edgefetal_runtime.infer.backends import TABLE
     from edgefetal_runtime.infer.bundle import HEAD, SPLIT
 
+    known = [entry.name for entry in TABLE]
+    for choice in choices:
+        if choice.entry is OURS and choice.argument not in known:
+            raise InputError(f"There is no back end {choice.argument!r}; choose one of {', '.join(known)}.")
     if HEAD not in bundle.manifest.heads.mask:
         raise InputError(f"{bundle.path} outlines no head, which is what peers are compared on; give one that does.")
     parts: dict[Part, list[HeadCase]] = {part: [] for part in Part}
@@ -118,7 +124,13 @@ def plan_peers(
         if not parts[Part.HELD_OUT]:
             raise InputError(f"{dataset} holds no picture that the bundle has not learnt; give others.")
         said = f"{len(parts[Part.HELD_OUT])} held-out pictures of {kind.name} ({kind.attribution})"
-        refuse_learnt(choices, parts[Part.HELD_OUT])
+        for choice in choices:
+            if choice.entry.needs_data and not (parts[Part.TRAIN] and parts[Part.VALIDATION]):
+                raise InputError(
+                    f"{choice.name} takes ranges from pictures that the bundle has learnt, and {dataset} holds none of "
+                    "these; give the set that it was trained on, or leave that peer out."
+                )
+    refuse_learnt(choices, parts[Part.HELD_OUT])
     return PeerPlan(
         job=Job(bundle.path.absolute(), backend, threads, tuple(parts[Part.TRAIN]), tuple(parts[Part.VALIDATION])),
         choices=choices,
@@ -145,6 +157,7 @@ def run_peers(plan: PeerPlan) -> PeersRecord:
     return PeersRecord(
         frames=frames,
         recordings=plan.count,
+        repeated=plan.given is not None,
         simulated=recordings[0].simulated,
         pictures=plan.said,
         rows=rows,

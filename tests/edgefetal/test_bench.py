@@ -70,6 +70,8 @@ def test_one_record_each_cannot_tell(edgefetal: CommandLine, sweep_video: Path) 
         (("starter", "--baseline", "notebook", "--baseline", "all"), "notebook is named twice"),
         (("starter", "--baseline", "nncf"), "give --dataset hc18:PATH"),
         (("starter", "--dataset", "hc18:none"), "name them by --baseline"),
+        (("starter", "--baseline", "torch:none"), "none is no training run"),
+        (("starter", "--baseline", "edgefetal:onnx"), "no back end 'onnx'; choose one of tensorrt, openvino"),
         (("starter", "--baseline", "notebook", "--precision", "float"), "the graph of a bundle that ships"),
     ],
 )
@@ -99,6 +101,12 @@ def test_beside_other_tools(edgefetal: CommandLine, sweep_stack: Path, simulated
         # Nobody knows the truth of a recording that was given.
         assert row["recordings"] is None
     assert "Beside other tools" in (edgefetal.folder / "bench.html").read_text()
+
+
+def test_a_quantiser_needs_pictures_that_the_bundle_has_learnt(edgefetal: CommandLine, simulated_hc18: Path) -> None:
+    outcome = edgefetal("bench", "starter", "--baseline", "nncf", "--dataset", f"hc18:{simulated_hc18}")
+    assert outcome.exit_code == 2
+    assert "give the set that it was trained on" in outcome.err
 
 
 def test_peers_need_millimetres_and_square_pixels(

@@ -92,14 +92,28 @@ def compare_peers(
         advance = progress.step("recordings, by each in turn", (len(recordings) + 1) * len(rows))
         # The first round counts for nothing: who had no pictures is warm after it.
         for number, recording in enumerate((recordings[0], *recordings)):
-            turn = number % len(rows)
-            for row in (*rows[turn:], *rows[:turn])[:: 1 if number % 2 else -1]:
+            for row in _turned(rows, number):
                 _examine(row, recording, counts=number > 0)
                 advance()
         for row in rows:
-            if row.process is not None and row.failed is None:
-                row.peak_mb = row.process.peak_mb()
+            _look_at_memory(row)
     return tuple(_record(row, rows[0], recordings, pictures) for row in rows)
+
+
+def _turned(rows: Sequence[_Row], number: int) -> Sequence[_Row]:
+    """Return the rows in the order of a round: each begins in its turn, forwards and backwards."""
+    turn = number // 2 % len(rows)
+    order = (*rows[turn:], *rows[:turn])
+    return order[::-1] if number % 2 else order
+
+
+def _look_at_memory(row: _Row) -> None:
+    if row.process is None or row.failed is not None:
+        return
+    try:
+        row.peak_mb = row.process.peak_mb()
+    except EdgeFetalError as error:
+        _leave_out(row, error)
 
 
 def refuse_learnt(choices: Sequence[PeerChoice], pictures: Sequence[HeadCase]) -> None:

@@ -1,4 +1,4 @@
-"""Networks in the place of ours in our own examination: ours, and the float graph in two runtimes."""
+"""Networks in the place of ours in our own examination: ours, and the float graph in onnxruntime."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
+from edgefetal_devices.profile import profile_names, read_profile
 from edgefetal_runtime.biometry.measurement import Measured
 from edgefetal_runtime.biometry.principal import PRINCIPAL, principal_length
 from edgefetal_runtime.exam.find import find
@@ -59,9 +60,32 @@ def in_place(bundle: Bundle, manifest: Manifest, backend: Backend, settings: str
     return InPlace(replace(bundle, manifest=manifest), Network(manifest, backend), settings)
 
 
-def threads_said(job: Job) -> str:
-    """Say how many threads a network has."""
-    return "all cores" if job.threads is None else f"{job.threads} threads"
+def how_it_ran(job: Job, backend: Backend) -> str:
+    """Say how many threads a network had, and how many frames at a time."""
+    threads = "all cores" if job.threads is None else f"{job.threads} threads"
+    frames = "one frame at a time" if backend.lanes == 1 else f"{backend.lanes} frames side by side"
+    return f"{threads}, {frames}"
+
+
+def load_shipped(job: Job, backend: str | None = None, lanes: int = 1) -> Network:
+    """Load the graph that ships as the clinic's install does, which has no torch.
+
+    Args:
+        job: the job.
+        backend: the back end, or None for the job's.
+        lanes: frames that are to be run side by side.
+    """
+    bundle = load_bundle(job.bundle)
+    backend = backend or job.backend
+    device = bundle.manifest.device
+    if backend == "auto" and device in profile_names():
+        backend = read_profile(device).back_end
+    if backend != OPENVINO:
+        return load_network(bundle, backend=backend, threads=job.threads, lanes=lanes)
+    # `load_network` would give it a process of its own, because torch is installed here and might come into this one,
+    # which no peer of this module lets in.
+    opens = importlib.import_module("edgefetal_runtime.infer.openvino_backend").open_graph
+    return Network(bundle.manifest, opens(bundle.read(MODEL), job.threads, lanes))
 
 
 def open_ours(job: Job, backend: str | None) -> InPlace:
@@ -71,33 +95,15 @@ def open_ours(job: Job, backend: str | None) -> InPlace:
         job: the job.
         backend: the back end, or None for the job's.
     """
-    bundle = load_bundle(job.bundle)
-    network = _loaded(bundle, backend or job.backend, MODEL, job, lanes_for_files(job.threads))
-    side_by_side = "" if network.backend.lanes == 1 else f", {network.backend.lanes} frames side by side"
-    return InPlace(bundle, network, f"the graph that ships, {network.backend.name}, {threads_said(job)}{side_by_side}")
+    network = load_shipped(job, backend, lanes_for_files(job.threads))
+    settings = f"the graph that ships, {network.backend.name}, {how_it_ran(job, network.backend)}"
+    return InPlace(load_bundle(job.bundle), network, settings)
 
 
 def open_onnxruntime(job: Job, _argument: str | None) -> InPlace:
     """Load the float graph into onnxruntime with all of its optimisations, which is how it comes."""
-    return _float_graph(job, "onnxruntime")
-
-
-def open_openvino(job: Job, _argument: str | None) -> InPlace:
-    """Load the float graph into OpenVINO, tuned for latency as its guide says."""
-    return _float_graph(job, OPENVINO)
-
-
-def _float_graph(job: Job, backend: str) -> InPlace:
     bundle = load_bundle(job.bundle)
-    network = _loaded(bundle, backend, REFERENCE, job, lanes=1)
-    return InPlace(bundle, network, f"float, {backend} {metadata.version(backend)}, {threads_said(job)}")
-
-
-def _loaded(bundle: Bundle, backend: str, file: str, job: Job, lanes: int) -> Network:
-    """Load a graph as the clinic's install does, which has no torch."""
-    if backend != OPENVINO:
-        return load_network(bundle, backend=backend, file=file, threads=job.threads, lanes=lanes)
-    # `load_network` would give it a process of its own, because torch is installed here and might come into this one,
-    # which no peer of this module lets in.
-    opens = importlib.import_module("edgefetal_runtime.infer.openvino_backend").open_graph
-    return Network(bundle.manifest, opens(bundle.read(file), job.threads, lanes))
+    lanes = lanes_for_files(job.threads)
+    network = load_network(bundle, backend="onnxruntime", file=REFERENCE, threads=job.threads, lanes=lanes)
+    version = metadata.version("onnxruntime")
+    return InPlace(bundle, network, f"float, onnxruntime {version}, {how_it_ran(job, network.backend)}")

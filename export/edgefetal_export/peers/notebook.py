@@ -84,5 +84,7 @@ def open_notebook(job: Job, _argument: str | None) -> Notebook:
     if job.threads is not None:
         options.intra_op_num_threads = job.threads
     session = onnxruntime.InferenceSession(bundle.read(MODEL), options, providers=["CPUExecutionProvider"])
-    settings = f"the graph that ships, OpenCV {cv2.__version__}, onnxruntime {onnxruntime.__version__}, one session"
+    settings = (
+        f"the graph that ships, OpenCV {cv2.__version__}, onnxruntime {onnxruntime.__version__}, one frame at a time"
+    )
     return Notebook(bundle.manifest, session, settings)

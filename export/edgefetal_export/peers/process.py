@@ -76,8 +76,7 @@ class PeerProcess:
         Raises:
             EdgeFetalError: it could not; says why.
         """
-        self._connection.send(("examine", recording))
-        return cast("Examined", self._answer())
+        return cast("Examined", self._answer("examine", recording))
 
     def measure(self, case: HeadCase) -> float | None:
         """Have a picture measured; return HC in mm, or None.
@@ -85,8 +84,7 @@ class PeerProcess:
         Raises:
             EdgeFetalError: it could not; says why.
         """
-        self._connection.send(("measure", case))
-        return cast("float | None", self._answer())
+        return cast("float | None", self._answer("measure", case))
 
     def peak_mb(self) -> float | None:
         """Return the most memory that it had since it was ready, or None where the kernel does not say.
@@ -94,17 +92,18 @@ class PeerProcess:
         Raises:
             EnvironmentLacksError: its process ended.
         """
-        self._connection.send(("peak_mb", None))
-        return cast("float | None", self._answer())
+        return cast("float | None", self._answer("peak_mb", None))
 
-    def _answer(self) -> object:
-        """Wait for what it says.
+    def _answer(self, *asked: object) -> object:
+        """Ask, unless it speaks first, and wait for what it says.
 
         Raises:
             EnvironmentLacksError: its process ended.
             EdgeFetalError: what it raised.
         """
         try:
+            if asked:
+                self._connection.send(asked)
             answer = self._connection.recv()
         except (EOFError, OSError) as error:
             self._process.join(_END_S)

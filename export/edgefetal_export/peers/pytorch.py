@@ -60,9 +60,10 @@ def _in_torch(job: Job, run: str | None, *, compiled: bool) -> InPlace:
     bundle = load_bundle(job.bundle)
     meaning = {"heads": trained.heads, "preprocess": trained.recipe.preprocess}
     manifest = bundle.manifest.model_copy(update=meaning)
+    frozen, fitted = (", weights frozen" if compiled else "", "its own" if job.validation else "the bundle's")
     settings = (
         f"{trained.recipe.name}, {trained.parameters / 1e6:.1f} M parameters, PyTorch {torch.__version__}, inference "
-        f"mode, channels last{', weights frozen' if compiled else ''}, {torch.get_num_threads()} threads"
+        f"mode, channels last{frozen}, {fitted} thresholds, {torch.get_num_threads()} threads, one frame at a time"
     )
     return in_place(bundle, _fitted(manifest, _Torch(), job), _Torch(), settings)
 

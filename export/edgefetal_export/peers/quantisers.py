@@ -12,9 +12,10 @@ import numpy as np
 from edgefetal_calibration.datasets.masks import ellipse_mask, place_mask
 from edgefetal_calibration.evaluate import dice
 from edgefetal_devices.errors import CheckFailedError, EnvironmentLacksError
-from edgefetal_export.peers.in_place import in_place, threads_said
+from edgefetal_export.peers.in_place import how_it_ran, in_place
 from edgefetal_runtime.infer.backends import open_backend
 from edgefetal_runtime.infer.bundle import HEAD, REFERENCE, load_bundle
+from edgefetal_runtime.infer.cores import lanes_for_files
 from edgefetal_runtime.infer.preprocess import preprocess
 
 if TYPE_CHECKING:
@@ -57,11 +58,12 @@ def open_default_int8(job: Job, _argument: str | None) -> InPlace:
         quant_pre_process(folder / "float.onnx", folder / "prepared.onnx")
         quantize_static(folder / "prepared.onnx", folder / "int8.onnx", _Reader())
         graph = (folder / "int8.onnx").read_bytes()
+    backend = open_backend("onnxruntime", graph, job.threads, lanes_for_files(job.threads))
     settings = (
         f"INT8 by onnxruntime {metadata.version('onnxruntime')}, {min(_SUBSET, len(job.training))} pictures, min-max, "
-        f"run by onnxruntime, {threads_said(job)}"
+        f"run by onnxruntime, {how_it_ran(job, backend)}"
     )
-    return in_place(bundle, bundle.manifest, open_backend("onnxruntime", graph, job.threads), settings)
+    return in_place(bundle, bundle.manifest, backend, settings)
 
 
 def open_nncf(job: Job, _argument: str | None) -> InPlace:
@@ -69,10 +71,11 @@ def open_nncf(job: Job, _argument: str | None) -> InPlace:
     import nncf  # noqa: PLC0415 - this peer's process alone
     import openvino  # noqa: PLC0415 - likewise
 
+    from edgefetal_export.peers.openvino_graphs import Compiled  # noqa: PLC0415 - likewise
+
     bundle = load_bundle(job.bundle)
     manifest = bundle.manifest
-    core = openvino.Core()
-    model = core.read_model(bundle.read(REFERENCE))
+    model = openvino.Core().read_model(bundle.read(REFERENCE))
 
     def judge(compiled: openvino.CompiledModel, items: Iterable[_Labelled]) -> tuple[float, list[float]]:
         output = _mask_output(compiled)
@@ -89,26 +92,12 @@ def open_nncf(job: Job, _argument: str | None) -> InPlace:
         max_drop=_MAX_DROP,
         subset_size=_SUBSET,
     )
-    options: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
-    if job.threads is not None:
-        options["INFERENCE_NUM_THREADS"] = job.threads
-    request = core.compile_model(quantised, "CPU", options).create_infer_request()
-    names = [output.get_any_name() for output in quantised.outputs]
-
-    class _Nncf:
-        name = "nncf"
-        lanes = 1
-
-        def run(self, image: Array) -> dict[str, Array]:
-            answers = request.infer([image], share_outputs=False)
-            return {name: answers[place] for place, name in enumerate(names)}
-
+    compiled = Compiled(quantised, job)
     settings = (
         f"INT8 by NNCF {metadata.version('nncf')}, {min(_SUBSET, len(job.training))} pictures, Dice of "
-        f"{len(job.validation)} may fall by {_MAX_DROP:g}, run by OpenVINO {metadata.version('openvino')}, "
-        f"{threads_said(job)}"
+        f"{len(job.validation)} may fall by {_MAX_DROP:g}, {compiled.said(job)}"
     )
-    return in_place(bundle, manifest, _Nncf(), settings)
+    return in_place(bundle, manifest, compiled, settings)
 
 
 def _mask_output(compiled: openvino.CompiledModel) -> int:

@@ -10,8 +10,8 @@ import numpy as np
 from skimage import measure
 
 from edgefetal_export.peers.fitting import circumference, largest, mm_per_px
-from edgefetal_runtime.infer.bundle import HEAD, load_bundle
-from edgefetal_runtime.infer.network import load_network
+from edgefetal_export.peers.in_place import how_it_ran, load_shipped
+from edgefetal_runtime.infer.bundle import HEAD
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -77,6 +77,9 @@ def fit_region(logits: npt.NDArray[np.float32], box: Letterbox, mm_per_px: float
 
 def open_scikit_image(job: Job, _argument: str | None) -> ScikitImage:
     """Load the bundle's graph as we do; what follows is scikit-image's."""
-    network = load_network(load_bundle(job.bundle), backend=job.backend, threads=job.threads)
+    network = load_shipped(job)
     version = metadata.version("scikit-image")
-    return ScikitImage(network, f"the graph that ships, {network.backend.name}, scikit-image {version}")
+    settings = (
+        f"the graph that ships, {network.backend.name}, scikit-image {version}, {how_it_ran(job, network.backend)}"
+    )
+    return ScikitImage(network, settings)

@@ -47,7 +47,7 @@ TABLE: Final = (
     PeerEntry("torch", "PyTorch, eager", _PYTORCH, "open_eager", argument=RUN),
     PeerEntry("torch-compile", "PyTorch, torch.compile", _PYTORCH, "open_compiled", argument=RUN),
     PeerEntry("onnxruntime", "the float graph in onnxruntime", _IN_PLACE, "open_onnxruntime"),
-    PeerEntry("openvino", "the float graph in OpenVINO", _IN_PLACE, "open_openvino"),
+    PeerEntry("openvino", "the float graph in OpenVINO", f"{_PEERS}.openvino_graphs", "open_float"),
     PeerEntry(
         "onnxruntime-int8",
         "onnxruntime's quantize_static as it comes",
@@ -58,7 +58,7 @@ TABLE: Final = (
     PeerEntry(
         "nncf",
         "NNCF with accuracy control; OpenVINO runs it, which on x86 is quicker at whole numbers than onnxruntime: ours "
-        "on the same is edgefetal:openvino",
+        "there is edgefetal:openvino, whose float layers stay in 32 bits",
         _QUANTISERS,
         "open_nncf",
         needs_data=True,

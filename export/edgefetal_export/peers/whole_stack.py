@@ -17,8 +17,8 @@ import SimpleITK as sitk  # noqa: N813 - its own short name
 from edgefetal_calibration.evaluate import logits_in_frame
 from edgefetal_devices.errors import InputError
 from edgefetal_export.peers.fitting import fit_largest, mm_per_px
-from edgefetal_runtime.infer.bundle import HEAD, load_bundle
-from edgefetal_runtime.infer.network import load_network
+from edgefetal_export.peers.in_place import how_it_ran, load_shipped
+from edgefetal_runtime.infer.bundle import HEAD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +100,7 @@ class WholeStack:
 
 def open_whole_stack(job: Job, _argument: str | None) -> WholeStack:
     """Load the bundle's graph as we do; the stack is read by SimpleITK."""
-    network = load_network(load_bundle(job.bundle), backend=job.backend, threads=job.threads)
-    return WholeStack(
-        network, f"the graph that ships, {network.backend.name}, SimpleITK {metadata.version('SimpleITK')}"
-    )
+    network = load_shipped(job)
+    version = metadata.version("SimpleITK")
+    settings = f"the graph that ships, {network.backend.name}, SimpleITK {version}, {how_it_ran(job, network.backend)}"
+    return WholeStack(network, settings)

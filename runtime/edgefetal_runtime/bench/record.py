@@ -328,6 +328,7 @@ class PeersRecord(_Part):
     Args:
         frames: of a recording.
         recordings: how many were examined by each.
+        repeated: whether they are one and the same, examined over and over.
         simulated: whether they were drawn.
         pictures: which labelled pictures were measured, in words, or null.
         rows: ours first.
@@ -335,6 +336,7 @@ class PeersRecord(_Part):
 
     frames: int
     recordings: int
+    repeated: bool
     simulated: bool
     pictures: str | None
     rows: tuple[PeerRecord, ...] = Field(min_length=1)

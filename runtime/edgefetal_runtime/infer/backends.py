@@ -94,8 +94,7 @@ def open_backend(name: str, model: bytes, threads: int | None = None, lanes: int
         name: a name of the table, or `auto` for the first that is meant for this processor and is available.
         model: the ONNX graph, whole.
         threads: CPU threads, or None for the back end's own choice.
-        lanes: inputs that are to be run side by side, among which the threads are divided; see `Backend.lanes` for what
-            came of it.
+        lanes: inputs that are to be run side by side, which share the threads; see `Backend.lanes` for what came of it.
 
     Raises:
         InputError: the table has no such name.

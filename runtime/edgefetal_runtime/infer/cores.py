@@ -15,7 +15,7 @@ def usable_cores() -> int:
 
 
 def lanes_for_files(threads: int | None) -> int:
-    """Return how many frames of a file to work on side by side, each on a thread of its own.
+    """Return how many frames of a file to work on side by side.
 
     Args:
         threads: CPU threads that may be used, or None for all cores.

@@ -59,7 +59,8 @@ def open_as_written(model: bytes, threads: int | None, lanes: int = 1) -> _Graph
 def _opened(name: str, options: onnxruntime.SessionOptions, model: bytes, threads: int | None, lanes: int) -> _Graph:
     options.log_severity_level = _ERRORS_ONLY
     if threads is not None or lanes > 1:
-        options.intra_op_num_threads = max(1, (threads or usable_cores()) // lanes)
+        # Each lane computes in the thread that asks; the pool beside them is one for all, and smaller than its number.
+        options.intra_op_num_threads = max(1, (threads or usable_cores()) - lanes + 1)
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     # onnxruntime's exception classes derive from Exception alone and differ between versions.

@@ -26,7 +26,7 @@ def give_back_freed() -> bool:
 
     Frames, outlines and the text of the record come and go in every thread's own arena, and what is kept of a sweep
     lies between them, so that arenas grow a little with every sweep although what is in them does not. The next frames
-    fetch pages again, which takes some ms: call it where nobody waits for a frame.
+    fetch pages again, which takes some ms: call it at the end of a sweep, when the probe is in the air.
     """
     trim = _malloc_trim()
     return trim is not None and trim(0) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -117,18 +116,20 @@ def test_speed_is_compared_recording_by_recording(pictures: list[HeadCase]) -> N
     assert rows["slow"].settings == "slow 1.0"
 
 
+@pytest.mark.parametrize("names", [["slow"], ["slow", "quick"], ["slow", "quick", "exact"]], ids=len)
 def test_every_recording_is_examined_by_all_in_turn_after_a_round_that_does_not_count(
-    pictures: list[HeadCase],
+    pictures: list[HeadCase], names: list[str]
 ) -> None:
-    _rows(["slow", "quick"], pictures)
-    rounds = [FakeProcess.log[at : at + 3] for at in range(0, len(FakeProcess.log), 3)]
+    _rows(names, pictures)
+    every = {"edgefetal", *names}
+    rounds = [FakeProcess.log[at : at + len(every)] for at in range(0, len(FakeProcess.log), len(every))]
     assert [{file for _, file in of} for of in rounds] == [{"0.avi"}, *({f"{n}.avi"} for n in range(8))]
-    assert all({name for name, _ in of} == {"edgefetal", "slow", "quick"} for of in rounds)
-    firsts = [of[0][0] for of in rounds]
-    # Nobody goes first more often than the others by much, nor always after the same one.
-    assert {firsts.count(name) for name in BEHAVIOUR if name in set(firsts)} <= {2, 3, 4}
-    assert set(firsts) == {"edgefetal", "slow", "quick"}
-    assert len({(a, b) for of in rounds for (a, _), (b, _) in itertools.pairwise(of)}) == 6
+    assert all({name for name, _ in of} == every for of in rounds)
+    # Each goes first, and each goes last; ours and any other come in both orders.
+    assert {of[0][0] for of in rounds} == {of[-1][0] for of in rounds} == every
+    places = [[name for name, _ in of] for of in rounds]
+    for name in names:
+        assert {of.index("edgefetal") < of.index(name) for of in places} == {True, False}
 
 
 def test_accuracy_stands_beside_speed(pictures: list[HeadCase]) -> None:
@@ -165,6 +166,18 @@ def test_one_that_fails_is_left_out_with_its_reason_and_the_others_go_on(picture
     assert "breaks" in FakeProcess.closed
     assert [name for name, _ in FakeProcess.log].count("breaks") == 3
     assert rows["slow"].verdict == "ahead, error no larger"
+
+
+def test_one_that_ends_after_its_work_is_left_out_too(
+    pictures: list[HeadCase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: FakeProcess) -> float:
+        if self.name == "slow":
+            raise CheckFailedError("it ended")
+        return 150.0
+
+    monkeypatch.setattr(FakeProcess, "peak_mb", fails)
+    assert _rows(["slow", "quick"], pictures)["slow"].unavailable == "it ended"
 
 
 def test_without_ours_there_is_nothing_to_compare(pictures: list[HeadCase], monkeypatch: pytest.MonkeyPatch) -> None:

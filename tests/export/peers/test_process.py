@@ -81,6 +81,17 @@ def test_a_crash_ends_that_peer_alone(made_up: Callable[[str], PeerChoice], job:
         process.measure(pictures[0])
 
 
+def test_one_that_was_killed_meanwhile_is_told_at_the_next_question(
+    made_up: Callable[[str], PeerChoice], job: Job, pictures: list[HeadCase]
+) -> None:
+    with PeerProcess(made_up("well"), job) as process:
+        process._process.kill()
+        process._process.join()
+        for ask in (lambda: process.measure(pictures[0]), process.peak_mb):
+            with pytest.raises(EnvironmentLacksError, match=r"ended \(code -9\)"):
+                ask()
+
+
 @pytest.mark.parametrize(
     ("how", "error", "says"),
     [

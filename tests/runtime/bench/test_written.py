@@ -144,6 +144,7 @@ ROW = {"title": "another <tool>", "settings": "1.0, two threads"}
 PEERS = {
     "frames": 40,
     "recordings": 8,
+    "repeated": False,
     "simulated": True,
     "pictures": "131 held-out pictures of hc18",
     "rows": [
@@ -166,6 +167,8 @@ def test_other_tools_stand_beside_ours_with_errors_beside_speed(make_record: Mak
     assert quick == ("quick", "220.0", "0.50 (0.45 to 0.55)", "-", "-", "-, - (0 of 131)", "behind")
     assert absent == ("absent", "-", "-", "-", "-", "-", "not compared: not | installed")
     assert "8 simulated sweeps of 40 frames, and 131 held-out pictures of hc18" in tables["Beside other tools"].note
+    again = titled_tables(make_record(peers=PEERS | {"repeated": True}))["Beside other tools"].note
+    assert "one simulated recording of 40 frames, 8 times, and" in again
     page, document = bench_page(record).decode(), performance_page({"a.json": record})
     assert "another &lt;tool&gt;" in page
     assert "another <tool>" not in page

@@ -6,13 +6,13 @@ import importlib.util
 import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from edgefetal_devices.errors import BundleError, EnvironmentLacksError, InputError
-from edgefetal_runtime.infer import backends
+from edgefetal_runtime.infer import backends, onnxruntime_backend
 from edgefetal_runtime.infer.backends import TABLE, BackendEntry, open_backend
 from edgefetal_runtime.infer.bundle import MODEL, REFERENCE, Bundle
 from edgefetal_runtime.infer.golden import MAX_MASK_DISAGREEMENT, MAX_PLANE_DIFFERENCE, check_network
@@ -190,3 +190,24 @@ def test_side_by_side_every_lane_gets_its_own_answer(intact_bundle: Bundle, name
     for output, value in zip(outputs, expected, strict=True):
         for of, wanted in value.items():
             np.testing.assert_allclose(output[of], wanted, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("threads", "lanes", "cores", "pool"),
+    [(None, 1, 8, 0), (1, 1, 8, 1), (None, 2, 2, 1), (None, 4, 6, 3), (None, 4, 8, 5), (5, 4, 8, 2), (2, 4, 8, 1)],
+)
+def test_lanes_and_their_common_pool_use_every_core_once(
+    intact_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, threads: int | None, lanes: int, cores: int, pool: int
+) -> None:
+    """A session's pool has one thread fewer than its number, because the one that asks works too; 0 is its choice."""
+    asked: list[int] = []
+    session = onnxruntime_backend.onnxruntime.InferenceSession
+
+    def spy(model: bytes, options: Any, **rest: Any) -> Any:
+        asked.append(options.intra_op_num_threads)
+        return session(model, options, **rest)
+
+    monkeypatch.setattr(onnxruntime_backend.onnxruntime, "InferenceSession", spy)
+    monkeypatch.setattr(onnxruntime_backend, "usable_cores", lambda: cores)
+    onnxruntime_backend.open_graph(intact_bundle.read(MODEL), threads, lanes)
+    assert asked == [pool]
