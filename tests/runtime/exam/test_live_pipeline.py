@@ -46,6 +46,7 @@ class Backend:
     answers: Sequence[dict[str, npt.NDArray[np.float32]]]
     breaks_at: int | None = None
     name: str = "scripted"
+    lanes: int = 1
     count: int = 0
     error: Exception = field(default_factory=lambda: RuntimeError("the engine is gone"))
 
