@@ -33,10 +33,10 @@ lint: $(VENV)/.workstation  ## style, types, layers
 bench: $(VENV)/.peers  ## where the starter's time goes here, other tools beside it, and docs/performance.md from that
 	mkdir -p docs/performance
 	$(BIN)/edgefetal bench starter --threads 1 --json docs/performance/starter.json --html bench.html
-	$(BIN)/edgefetal bench starter --against none --seconds 0 --cold-starts 0 --json docs/performance/peers.json \
+	$(BIN)/edgefetal bench starter --against none --seconds 0 --cold-starts 0 --json docs/performance/starter_peers.json \
 	  --baseline all --baseline edgefetal:openvino $(if $(wildcard $(HC18)),--dataset hc18:$(HC18)) \
 	  $(foreach run,$(wildcard $(STUDENT) $(TEACHER)),--baseline torch:$(run) --baseline torch-compile:$(run))
-	$(BIN)/python -m edgefetal_runtime.bench.document docs/performance.md docs/performance/starter.json docs/performance/peers.json
+	$(BIN)/python -m edgefetal_runtime.bench.document docs/performance.md docs/performance/*.json
 
 starter: $(VENV)/.workstation  ## simulate, train the teacher and the student, build the starter again (about 2.5 hours on two cores)
 	$(BIN)/edgefetal phantom --protocol abdomen --ga 16w0d..38w0d --exams 120 --frames 12 --seed 21 --out runs/planes/abdomen --resume
