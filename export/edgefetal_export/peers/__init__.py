@@ -9,7 +9,8 @@ their way.
     peer.py          what a peer is told, and what it answers
     process.py       a peer in its process
     beside.py        the rounds: every peer examines every recording, and measures every picture
-    in_place.py      onnxruntime and OpenVINO, in the place of our network
+    in_place.py      ours, and the float graph in onnxruntime, in the place of our network
+    openvino_graphs.py  graphs in OpenVINO as it comes, likewise
     pytorch.py       PyTorch, eager and compiled, likewise
     quantisers.py    onnxruntime's and NNCF's quantisers, likewise
     notebook.py      a loop of OpenCV and onnxruntime

@@ -47,7 +47,12 @@ TABLE: Final = (
     PeerEntry("torch", "PyTorch, eager", _PYTORCH, "open_eager", argument=RUN),
     PeerEntry("torch-compile", "PyTorch, torch.compile", _PYTORCH, "open_compiled", argument=RUN),
     PeerEntry("onnxruntime", "the float graph in onnxruntime", _IN_PLACE, "open_onnxruntime"),
-    PeerEntry("openvino", "the float graph in OpenVINO", f"{_PEERS}.openvino_graphs", "open_float"),
+    PeerEntry(
+        "openvino",
+        "the float graph in OpenVINO, which computes in 16 bits where the processor has units for them",
+        f"{_PEERS}.openvino_graphs",
+        "open_float",
+    ),
     PeerEntry(
         "onnxruntime-int8",
         "onnxruntime's quantize_static as it comes",
