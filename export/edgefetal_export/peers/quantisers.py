@@ -71,7 +71,7 @@ def open_nncf(job: Job, _argument: str | None) -> InPlace:
     import nncf  # noqa: PLC0415 - this peer's process alone
     import openvino  # noqa: PLC0415 - likewise
 
-    from edgefetal_export.peers.openvino_graphs import Compiled  # noqa: PLC0415 - likewise
+    from edgefetal_export.peers.openvino_graphs import compile_as_it_comes  # noqa: PLC0415 - likewise
 
     bundle = load_bundle(job.bundle)
     manifest = bundle.manifest
@@ -92,12 +92,12 @@ def open_nncf(job: Job, _argument: str | None) -> InPlace:
         max_drop=_MAX_DROP,
         subset_size=_SUBSET,
     )
-    compiled = Compiled(quantised, job)
+    graph, used = compile_as_it_comes(quantised, job)
     settings = (
         f"INT8 by NNCF {metadata.version('nncf')}, {min(_SUBSET, len(job.training))} pictures, Dice of "
-        f"{len(job.validation)} may fall by {_MAX_DROP:g}, {compiled.said(job)}"
+        f"{len(job.validation)} may fall by {_MAX_DROP:g}, {used}"
     )
-    return in_place(bundle, manifest, compiled, settings)
+    return in_place(bundle, manifest, graph, settings)
 
 
 def _mask_output(compiled: openvino.CompiledModel) -> int:

@@ -14,12 +14,18 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-class _Graph:
-    """A graph compiled for the processor."""
+class CompiledGraph:
+    """A graph compiled for the processor.
+
+    Attributes:
+        name: `openvino`.
+        lanes: how many threads may run it side by side.
+    """
 
     name = "openvino"
 
     def __init__(self, compiled: openvino.CompiledModel, lanes: int) -> None:
+        """Take over a compiled model, for so many lanes."""
         self.lanes = lanes
         # One run at a time may use a request.
         self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
@@ -38,7 +44,7 @@ class _Graph:
         return {name: answers[place] for place, name in enumerate(self._outputs)}
 
 
-def open_graph(model: bytes, threads: int | None, lanes: int = 1) -> _Graph:
+def open_graph(model: bytes, threads: int | None, lanes: int = 1) -> CompiledGraph:
     """Load a graph from verified bytes; files beside it are never read.
 
     Raises:
@@ -52,7 +58,7 @@ def open_graph(model: bytes, threads: int | None, lanes: int = 1) -> _Graph:
         options["NUM_STREAMS"] = lanes
     core = openvino.Core()
     try:
-        return _Graph(core.compile_model(core.read_model(model), "CPU", options), lanes)
+        return CompiledGraph(core.compile_model(core.read_model(model), "CPU", options), lanes)
     except RuntimeError as error:
         # The first lines name its own source files; the last says what is wrong.
         why = str(error).strip().rpartition("\n")[2]
